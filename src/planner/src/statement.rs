@@ -409,6 +409,8 @@ pub enum StatementKind {
     CancelJobs(Vec<u32>),
     /// `ALTER CLUSTER REMOVE NODE`.
     RemoveNode(u64),
+    /// `ALTER CLUSTER DRAIN NODE`, and the inverse, `RESUME NODE`.
+    DrainNode { node: u64, is_drained: bool },
     /// `SET [SESSION|LOCAL] name {=|TO} value`; no value means DEFAULT.
     Set {
         name: String,

@@ -62,9 +62,11 @@ impl Session {
             let bytes: u64 = workers.clone().map(|worker| bytes_of[worker]).sum();
             let info = others.iter().find(|info| info.member == node.member);
             let own = node.member == status.member;
-            let state = match own || info.is_some() {
-                true => "running",
-                false => "not reached",
+            let state = match (own || info.is_some(), node.is_drained) {
+                (false, _) => "not reached",
+                (true, false) => "running",
+                (true, true) if workers.is_empty() => "drained",
+                (true, true) => "draining",
             };
             let version = |info: &NodeInfo| info.version.clone();
             let uptime = match own {
@@ -131,6 +133,14 @@ impl Session {
         }
         let columns = ["Name", "Kind", "Node", "Vnodes", "Splits", "Does"];
         text_rows(&columns, rows, "SHOW")
+    }
+
+    /// ALTER CLUSTER DRAIN NODE, and RESUME NODE.
+    pub(crate) async fn drain_node(&mut self, node: u64, is_drained: bool) -> Result<Outcome> {
+        self.require_superuser("drain or resume a node")?;
+        let membership = self.server.engine.membership();
+        membership.drain(node, is_drained).await?;
+        Ok(Outcome::Command("ALTER CLUSTER".into()))
     }
 
     /// ALTER CLUSTER REMOVE NODE.

@@ -298,3 +298,65 @@ def test_a_lost_node_is_forgotten_and_a_new_one_takes_its_place(cluster):
         assert len(cluster.run("SELECT id FROM t", 4)) == 1000
         cluster.start(number)
         cluster.settled(3)
+
+
+def test_a_node_is_drained_while_it_works(cluster, kafka):
+    """Also the one that leads: another one leads then. What a sink delivers is there once."""
+    source, sink = "drained-in", "drained-out"
+    kafka.create_topic(source, 4)
+    kafka.create_topic(sink, 1)
+    cluster.settled(3)
+    cluster.run(f"CREATE SOURCE s (n BIGINT) WITH (connector = 'kafka', topic = '{source}', properties.bootstrap.server = '{kafka.broker}') FORMAT PLAIN ENCODE JSON")
+    cluster.run("CREATE MATERIALIZED VIEW sums AS SELECT n % 50 AS k, count(*) AS c, sum(n) AS v FROM s GROUP BY n % 50")
+    cluster.run(f"CREATE SINK o FROM s WITH (connector = 'kafka', topic = '{sink}', properties.bootstrap.server = '{kafka.broker}', type = 'append-only') "
+                "FORMAT PLAIN ENCODE JSON")
+    sent = 0
+
+    def produce():
+        nonlocal sent
+        kafka.produce(source, [(None, {"n": n}) for n in range(sent, sent + 2000)])
+        sent += 2000
+
+    def is_right(number=None):
+        expected = sorted((k, len(range(k, sent, 50)), sum(range(k, sent, 50))) for k in range(50))
+        assert cluster.run("SELECT * FROM sums ORDER BY k", number) == expected
+        return True
+
+    def state_of(number):
+        return {n: (role, state) for n, role, state in cluster.members()}[number]
+
+    produce()
+    eventually(is_right)
+    for number in (cluster.followers()[0], cluster.leader()):
+        cluster.run(f"ALTER CLUSTER DRAIN NODE {number}")
+        produce()
+        eventually(lambda: state_of(number) == ("voter", "drained"), 30)
+        assert cluster.vnodes()[number] == 0
+        eventually(lambda: is_right(number))
+        # It may go: nobody misses it.
+        cluster.nodes[number].stop()
+        produce()
+        eventually(is_right)
+        # It remembers, and works again when it is told.
+        cluster.start(number)
+        eventually(lambda: state_of(number) == ("voter", "drained"), 30)
+        cluster.run(f"ALTER CLUSTER RESUME NODE {number}")
+        cluster.settled(3)
+        produce()
+        eventually(is_right)
+    assert cluster.refusal("ALTER CLUSTER DRAIN NODE 99") == "42704"
+    # All but one can be drained.
+    first, second = cluster.followers()
+    for number in (first, second):
+        cluster.run(f"ALTER CLUSTER DRAIN NODE {number}")
+    eventually(lambda: sorted(cluster.vnodes().values()) == [0, 0, 256], 30)
+    eventually(lambda: cluster.refusal(f"ALTER CLUSTER DRAIN NODE {cluster.leader()}") == "55000")
+    produce()
+    eventually(is_right)
+
+    def all_there():
+        delivered = sorted(record.value["n"] for record in kafka.read(sink))
+        assert delivered == list(range(sent)), f"{len(delivered)} of {sent} records"
+        return True
+
+    eventually(all_there, 60)

@@ -30,6 +30,7 @@ use prost::Message as _;
 pub use raft::eraftpb::Message;
 use raft::eraftpb::{self, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2};
 use raft::{RawNode, ReadOnlyOption, Ready, StateRole};
+use serde::{Deserialize, Serialize};
 use state::StateFile;
 pub use state::{Addresses, MemberId, Members};
 use std::collections::BTreeMap;
@@ -95,6 +96,15 @@ pub enum MemberChange {
     Demote(MemberId),
     /// It belongs to the group no more.
     Remove(MemberId),
+    /// It is to have no part of the work any more, or again one.
+    Drain(MemberId, bool),
+}
+
+/// What an entry that changes members says beside raft-rs's words: a map of the addresses of those
+/// that are added, or this.
+#[derive(Serialize, Deserialize)]
+struct Drained {
+    drained: BTreeMap<MemberId, bool>,
 }
 
 /// What is known of a group before a member takes part.
@@ -320,7 +330,8 @@ impl Replica {
                 "the members are being changed already",
             ));
         }
-        let mut added = BTreeMap::new();
+        let (mut added, mut drained) = (BTreeMap::new(), BTreeMap::new());
+        let voters = &self.raw.store().members().voters;
         let single = |change: &MemberChange| {
             let (kind, member) = match change {
                 MemberChange::Add(member, addresses) => {
@@ -330,6 +341,14 @@ impl Replica {
                 MemberChange::Demote(member) => (ConfChangeType::AddLearnerNode, member),
                 MemberChange::Promote(member) => (ConfChangeType::AddNode, member),
                 MemberChange::Remove(member) => (ConfChangeType::RemoveNode, member),
+                // For raft it stays what it is.
+                MemberChange::Drain(member, is_drained) => {
+                    drained.insert(*member, *is_drained);
+                    match voters.contains(member) {
+                        true => (ConfChangeType::AddNode, member),
+                        false => (ConfChangeType::AddLearnerNode, member),
+                    }
+                }
             };
             let mut single = ConfChangeSingle::default();
             single.set_change_type(kind);
@@ -340,8 +359,12 @@ impl Replica {
             changes: changes.iter().map(single).collect(),
             ..Default::default()
         };
-        change.context = serde_json::to_vec(&added)
-            .map_err(|e| Error::internal(format!("addresses cannot be encoded: {e}")))?;
+        let context = match drained.is_empty() {
+            true => serde_json::to_vec(&added),
+            false => serde_json::to_vec(&Drained { drained }),
+        };
+        change.context =
+            context.map_err(|e| Error::internal(format!("members cannot be encoded: {e}")))?;
         change.set_transition(ConfChangeTransition::Auto);
         self.raw
             .propose_conf_change(Vec::new(), change)
@@ -350,14 +373,17 @@ impl Replica {
     }
 
     /// Hands the lead to another member, which is nearly as far: to one of these, if they are any.
+    /// One that is drained leads only if there is nobody else.
     pub fn hand_over(&mut self, among: &[MemberId]) -> bool {
+        let members = self.members();
         let others = self.raw.raft.prs().iter();
         let others = others.filter(|(id, p)| {
-            let may_lead =
-                self.members().voters.contains(id) && (among.is_empty() || among.contains(id));
+            let may_lead = members.voters.contains(id) && (among.is_empty() || among.contains(id));
             **id != self.member && p.recent_active && may_lead
         });
-        let next = others.max_by_key(|(_, p)| p.matched).map(|(id, _)| *id);
+        let fit = |id: &MemberId| !members.drained.contains(id);
+        let next = others.max_by_key(|(id, p)| (fit(id), p.matched));
+        let next = next.map(|(id, _)| *id);
         if let Some(next) = next.filter(|_| self.is_leader()) {
             self.raw.transfer_leader(next);
         }
@@ -494,9 +520,15 @@ impl Replica {
         let conf = self.raw.apply_conf_change(&change).map_err(broken)?;
         let mut members = self.members().with(conf);
         if !change.context.is_empty() {
-            let added: BTreeMap<MemberId, Addresses> = serde_json::from_slice(&change.context)
-                .map_err(|e| Error::corrupt(format!("log entry {}: {e}", entry.index)))?;
-            members.addresses.extend(added);
+            let damaged = |e| Error::corrupt(format!("log entry {}: {e}", entry.index));
+            match serde_json::from_slice::<Drained>(&change.context) {
+                Ok(Drained { drained }) => members.drain(drained),
+                Err(_) => {
+                    let added: BTreeMap<MemberId, Addresses> =
+                        serde_json::from_slice(&change.context).map_err(damaged)?;
+                    members.addresses.extend(added);
+                }
+            }
         }
         let votes = [&members.voters, &members.voters_outgoing];
         let votes = votes.iter().any(|all| all.contains(&self.member));

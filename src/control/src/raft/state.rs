@@ -9,7 +9,7 @@
 
 use raft::eraftpb::{ConfState, HardState};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +55,9 @@ pub struct Members {
     /// Where they are.
     #[serde(default)]
     pub addresses: BTreeMap<MemberId, Addresses>,
+    /// Those who are to have no part of the work, and not to lead.
+    #[serde(default)]
+    pub drained: BTreeSet<MemberId>,
 }
 
 impl Members {
@@ -92,10 +95,23 @@ impl Members {
             learners_next: conf.learners_next,
             auto_leave: conf.auto_leave,
             addresses: self.addresses.clone(),
+            drained: self.drained.clone(),
         };
         let all = members.all();
         members.addresses.retain(|id, _| all.contains(id));
+        members.drained.retain(|id| all.contains(id));
         members
+    }
+
+    /// These are drained from now on, or no more.
+    pub(super) fn drain(&mut self, changes: BTreeMap<MemberId, bool>) {
+        let all = self.all();
+        for (member, is_drained) in changes {
+            match is_drained && all.contains(&member) {
+                true => self.drained.insert(member),
+                false => self.drained.remove(&member),
+            };
+        }
     }
 
     /// All of them.
@@ -187,6 +203,7 @@ const NOBODY: &Members = &Members {
     learners_next: Vec::new(),
     auto_leave: false,
     addresses: BTreeMap::new(),
+    drained: BTreeSet::new(),
 };
 
 /// The file.

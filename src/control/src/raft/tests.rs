@@ -288,6 +288,12 @@ impl Group {
                 let change = other.map(MemberChange::Remove);
                 let _ = running.replica.propose_members(&Vec::from_iter(change));
             }
+            2 => {
+                let all = members.all();
+                let member = all[fresh as usize % all.len()];
+                let change = MemberChange::Drain(member, !members.drained.contains(&member));
+                let _ = running.replica.propose_members(&[change]);
+            }
             _ => {
                 let learners = members.learners.iter().take(2);
                 let changes: Vec<_> = learners.copied().map(MemberChange::Promote).collect();
@@ -392,6 +398,8 @@ impl Group {
             };
             let reached = running.replica.decided();
             assert_eq!(reached, decided, "{}: node {member}", self.what);
+            let known = running.replica.members().clone();
+            assert_eq!(known, members, "{}: node {member}", self.what);
         }
         // Nothing is decided twice.
         let mut all: Vec<u64> = self.decided.values().flatten().copied().collect();

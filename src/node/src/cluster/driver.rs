@@ -315,28 +315,37 @@ impl Driver {
     }
 }
 
-/// Changes after which an odd number of members votes: as many as there are, five at most. `ready`:
-/// those beside the leader who answer and are nearly as far.
+/// Changes after which an odd number of members votes: as many as there are, five at most, and
+/// rather those who are not drained. `ready`: those beside the leader who answer and are nearly as
+/// far.
 fn arrangement(leader: MemberId, members: &Members, ready: &[MemberId]) -> Vec<MemberChange> {
-    let learners: Vec<MemberId> = members
-        .learners
-        .iter()
-        .filter(|id| ready.contains(id))
-        .copied()
-        .collect();
-    let voters = members.voters.len();
-    let can_vote = (voters + learners.len()).min(VOTERS_MAX);
-    let wanted = can_vote - usize::from(can_vote % 2 == 0);
-    if wanted >= voters {
-        let promoted = learners.into_iter().take(wanted - voters);
-        return promoted.map(MemberChange::Promote).collect();
+    let fit = |id: &MemberId| ready.contains(id) && !members.drained.contains(id);
+    let learners = members.learners.iter().copied().filter(fit);
+    let mut learners = learners.map(MemberChange::Promote);
+    let leader_goes = members.drained.contains(&leader);
+    if leader_goes && !members.voters.iter().any(fit) {
+        // It needs somebody who can lead in its place.
+        return learners.next().into_iter().collect();
     }
-    // Those who do not answer first.
+    let voters = members.voters.len();
+    let can_vote = (voters + learners.clone().count()).min(VOTERS_MAX);
+    let wanted = can_vote - usize::from(can_vote % 2 == 0);
+    // Those who do not answer first, then those who are drained.
     let mut others: Vec<MemberId> = members.voters.clone();
-    others.retain(|id| *id != leader);
-    others.sort_by_key(|id| ready.contains(id));
-    let demoted = others.into_iter().take(voters - wanted);
-    demoted.map(MemberChange::Demote).collect()
+    others.retain(|id| *id != leader && !(leader_goes && fit(id)));
+    others.sort_by_key(|id| (ready.contains(id), fit(id)));
+    if wanted < voters {
+        let demoted = others.into_iter().take(voters - wanted);
+        return demoted.map(MemberChange::Demote).collect();
+    }
+    let promoted: Vec<MemberChange> = learners.by_ref().take(wanted - voters).collect();
+    let drained = others.into_iter().find(|id| members.drained.contains(id));
+    match (drained, learners.next()) {
+        (Some(drained), Some(promotes)) if promoted.is_empty() => {
+            vec![MemberChange::Demote(drained), promotes]
+        }
+        _ => promoted,
+    }
 }
 
 #[cfg(test)]
@@ -368,5 +377,27 @@ mod tests {
         assert_eq!(of(&[1, 2], &[], &[2]), [Demote(2)]);
         assert_eq!(of(&[1, 2, 3, 4], &[], &[2, 4]), [Demote(3)]);
         assert_eq!(of(&[1, 2], &[3], &[2, 3]), [Promote(3)]);
+    }
+
+    #[test]
+    fn who_is_drained_votes_only_where_nobody_else_can() {
+        use MemberChange::{Demote, Promote};
+        let of = |voters: &[MemberId], learners: &[MemberId], drained: &[MemberId]| {
+            let members = Members {
+                drained: drained.iter().copied().collect(),
+                ..members(voters, learners)
+            };
+            arrangement(1, &members, &[2, 3, 4, 5])
+        };
+        assert_eq!(of(&[1, 2, 3], &[], &[3]), []);
+        assert_eq!(of(&[1, 2, 3], &[4], &[2]), [Demote(2), Promote(4)]);
+        assert_eq!(of(&[1, 2, 3], &[4], &[2, 4]), []);
+        assert_eq!(of(&[1], &[2, 3], &[2]), []);
+        assert_eq!(of(&[1, 2, 3, 4], &[], &[3]), [Demote(3)]);
+        // The leader itself: somebody must be there to whom it can hand over.
+        assert_eq!(of(&[1], &[2], &[1]), [Promote(2)]);
+        assert_eq!(of(&[1, 2], &[], &[1]), []);
+        assert_eq!(of(&[1, 2, 3], &[], &[1]), []);
+        assert_eq!(of(&[1, 2], &[3], &[1, 2]), [Promote(3)]);
     }
 }

@@ -183,6 +183,11 @@ impl Seat {
     }
 }
 
+fn unknown(node: MemberId) -> Error {
+    let message = format!("node {node} does not belong to the cluster");
+    Error::user(SqlState::UNDEFINED_OBJECT, message).with_hint("SHOW CLUSTER lists its nodes.")
+}
+
 impl Membership {
     /// Waits until this node leads and knows all that was decided.
     pub async fn leads(&self) -> Result<()> {
@@ -267,17 +272,33 @@ impl Membership {
     /// `Unavailable` if too few nodes answer.
     pub async fn remove(&self, node: MemberId) -> Result<()> {
         let status = self.status();
-        if !status.nodes.iter().any(|known| known.member == node) {
-            let message = format!("node {node} does not belong to the cluster");
-            return Err(Error::user(SqlState::UNDEFINED_OBJECT, message)
-                .with_hint("SHOW CLUSTER lists its nodes."));
-        }
+        status.node(node).ok_or_else(|| unknown(node))?;
         if status.leader == Some(node) {
             let message = format!("node {node} leads the cluster");
-            return Err(Error::user(SqlState("55006"), message)
-                .with_hint("Stop it first: another node leads then."));
+            return Err(Error::user(SqlState("55006"), message).with_hint(format!(
+                "Stop it first, or ALTER CLUSTER DRAIN NODE {node}: another node leads then."
+            )));
         }
         forming::change(&self.shared, vec![MemberChange::Remove(node)]).await
+    }
+
+    /// A node is to have no part of the work any more, or again one. Returns when that is decided.
+    ///
+    /// Errors: as [`Membership::remove`]; `55000` if no node would be left.
+    pub async fn drain(&self, node: MemberId, is_drained: bool) -> Result<()> {
+        let status = self.status();
+        let known = status.node(node).ok_or_else(|| unknown(node))?;
+        if known.is_drained == is_drained {
+            return Ok(());
+        }
+        let works = |other: &&NodeStatus| !other.is_drained && other.answers == Some(true);
+        let mut others = status.nodes.iter().filter(|other| other.member != node);
+        if is_drained && others.find(works).is_none() {
+            let message = format!("no other node could do the work of node {node}");
+            return Err(Error::user(SqlState::OBJECT_NOT_READY, message)
+                .with_hint("SHOW CLUSTER lists the nodes, and which of them are reached."));
+        }
+        forming::change(&self.shared, vec![MemberChange::Drain(node, is_drained)]).await
     }
 
     async fn ask<T>(&self, make: impl FnOnce(Answer<T>) -> Call) -> Result<T> {

@@ -51,6 +51,8 @@ pub struct NodeStatus {
     pub lag: Option<u64>,
     /// Whether it answers the leader.
     pub answers: Option<bool>,
+    /// It is to have no part of the work.
+    pub is_drained: bool,
 }
 
 /// The group, as this node knows it.
@@ -69,10 +71,19 @@ pub struct GroupStatus {
 }
 
 impl GroupStatus {
+    /// A node of the group.
+    pub fn node(&self, member: MemberId) -> Option<&NodeStatus> {
+        self.nodes.iter().find(|node| node.member == member)
+    }
+
+    /// Whether a node is to have no part of the work.
+    pub fn is_drained(&self, member: MemberId) -> bool {
+        self.node(member).is_some_and(|node| node.is_drained)
+    }
+
     /// Where the leader is, if that is another node.
     pub fn leader_elsewhere(&self) -> Option<&NodeStatus> {
-        let leader = self.leader.filter(|id| *id != self.member)?;
-        self.nodes.iter().find(|node| node.member == leader)
+        self.node(self.leader.filter(|id| *id != self.member)?)
     }
 }
 
@@ -278,6 +289,7 @@ impl Shared {
                 role: role(member),
                 lag: progress.map(|(reached, _)| told.decided.saturating_sub(*reached)),
                 answers: progress.map(|(_, answers)| *answers),
+                is_drained: told.members.drained.contains(&member),
             }
         };
         GroupStatus {

@@ -8,6 +8,7 @@ use super::{
     MUSTER_PATIENCE, Mate, Muster, Numbers, OFFER_PATIENCE, Offer, SIGN_OF_LIFE, SILENCE_MAX, Site,
     Wants, gone, json, late, receive,
 };
+use crate::cluster::{GroupStatus, NodeStatus, Role};
 use crate::sinks::SinkQueues;
 use crate::sinks::full::FullSinks;
 use crate::threads::spawn;
@@ -79,12 +80,15 @@ pub struct Ears {
 }
 
 impl Crew {
-    /// Asks all members for their workers; those that do not answer soon are left out.
+    /// Asks all members that are not drained for their workers; those that do not answer soon are
+    /// left out.
     pub async fn gather(site: &Arc<Site>, generation: u64) -> Result<Crew> {
         let config = &site.config;
         let status = site.membership.status();
-        let others = status.nodes.iter().filter(|n| n.member != status.member);
-        let asked = others.map(async |node| {
+        let mut others: Vec<_> = status.nodes.iter().collect();
+        others.retain(|node| node.member != status.member && !node.is_drained);
+        let asked = others.into_iter();
+        let asked = asked.map(async |node| {
             let rpc = node.addresses.rpc.clone();
             let until = machine::now() + site.patience(node.member);
             let asked = loop {
@@ -331,13 +335,17 @@ impl Crew {
     /// This node hands the lead over, if somebody takes it (not the one that is lost, if one is),
     /// and starts anew.
     pub async fn begin_anew(&self, lost: Option<MemberId>) {
-        for host in &self.hosts {
-            let _ = host.orders.send(encode_expect(self.muster.nodes[0].member));
+        let (own, status) = (self.muster.nodes[0].member, self.site.membership.status());
+        if !status.is_drained(own) {
+            for host in &self.hosts {
+                let _ = host.orders.send(encode_expect(own));
+            }
         }
         // Those who know that this one comes back; others would begin without it, and once more
         // with it.
         let hosts = self.hosts.iter().map(|host| host.mate.member);
-        let told = hosts.filter(|host| Some(*host) != lost).collect();
+        let can = |host: &MemberId| Some(*host) != lost && !status.is_drained(*host);
+        let told = hosts.filter(can).collect();
         let leaves = self.site.membership.leave(told);
         if machine::timeout(HAND_OVER_PATIENCE, leaves).await.is_none() {
             tracing::debug!("no other node takes the lead");
@@ -385,7 +393,21 @@ async fn tell_limits(crew: Weak<Crew>, ears: Arc<Ears>) {
     }
 }
 
-/// Looks for nodes that could work and do not; with them the work begins anew.
+/// Whether a node of the crew is to have no part of the work any more, and need not have.
+fn has_drained(crew: &Crew, status: &GroupStatus) -> bool {
+    let mut nodes = crew.muster.nodes.iter().map(|node| node.member);
+    if !status.is_drained(status.member) {
+        return nodes.any(|member| status.is_drained(member));
+    }
+    // One that leads hands over, if somebody can lead in its place.
+    let leads = |node: &NodeStatus| {
+        node.role == Role::Voter && node.answers == Some(true) && !node.is_drained
+    };
+    status.nodes.iter().any(leads)
+}
+
+/// Looks for nodes that could work and do not, or do and are to do it no more; then the work begins
+/// anew.
 async fn watch_members(crew: Weak<Crew>) {
     let (mut since, mut pause) = (None, SETTLED);
     loop {
@@ -403,11 +425,13 @@ async fn watch_members(crew: Weak<Crew>) {
             false => SETTLED,
         };
         let status = membership.status();
+        if has_drained(&crew, &status) {
+            tracing::info!("a node is drained: the work begins anew without it");
+            return crew.begin_anew(None).await;
+        }
         let has = |member| crew.muster.nodes.iter().any(|node| node.member == member);
-        let answers = status
-            .nodes
-            .iter()
-            .filter(|node| node.answers == Some(true));
+        let could = |node: &&NodeStatus| node.answers == Some(true) && !node.is_drained;
+        let answers = status.nodes.iter().filter(could);
         let new: Vec<_> = answers.filter(|node| !has(node.member)).collect();
         if new.is_empty() {
             since = None;

@@ -225,6 +225,12 @@ fn utility_statements() {
         one("alter cluster remove node 3"),
         StatementKind::RemoveNode(3)
     ));
+    for (verb, drains) in [("drain", true), ("resume", false)] {
+        assert!(matches!(
+            one(&format!("alter cluster {verb} node 3")),
+            StatementKind::DrainNode { node: 3, is_drained } if is_drained == drains
+        ));
+    }
     assert!(matches!(one("cancel jobs 1, 2"), StatementKind::CancelJobs(ids) if ids == [1, 2]));
     assert!(matches!(one("flush"), StatementKind::Flush));
     assert!(matches!(one("wait"), StatementKind::Wait));

@@ -58,6 +58,14 @@ impl Front<'_> {
             () if self.words(&["alter", "cluster", "remove", "node"]) => {
                 StatementKind::RemoveNode(self.run(|p| p.parse_literal_uint())?)
             }
+            () if self.words(&["alter", "cluster", "drain", "node"]) => StatementKind::DrainNode {
+                node: self.run(|p| p.parse_literal_uint())?,
+                is_drained: true,
+            },
+            () if self.words(&["alter", "cluster", "resume", "node"]) => StatementKind::DrainNode {
+                node: self.run(|p| p.parse_literal_uint())?,
+                is_drained: false,
+            },
             () if self.at_word("alter") => return self.alter(),
             () if self.word("explain") => self.explain()?,
             () if self.word("show") => self.show()?,

@@ -445,6 +445,7 @@ impl Session {
                 ..
             } => self.show_cluster().await,
             K::RemoveNode(node) => self.remove_node(*node).await,
+            K::DrainNode { node, is_drained } => self.drain_node(*node, *is_drained).await,
             K::Show { what, schema, like } => self.show(what, schema.as_deref(), like.as_deref()),
             K::Describe(name) => self.describe_relation(name),
             K::Flush => {
