@@ -4,6 +4,33 @@
 
 use crate::{Error, Result, SqlState};
 use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+
+/// How rows go from node to node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// As they are.
+    #[default]
+    None,
+    /// Compressed by LZ4, where that makes them smaller.
+    Lz4,
+}
+
+impl FromStr for Compression {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Compression> {
+        match name {
+            "none" => Ok(Compression::None),
+            "lz4" => Ok(Compression::Lz4),
+            _ => Err(Error::user(
+                SqlState::INVALID_PARAMETER,
+                format!("rpc_compression is none or lz4, not \"{name}\""),
+            )),
+        }
+    }
+}
 
 /// Everything that can be set for a node. Field names are the keys of the TOML file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +50,8 @@ pub struct Config {
     pub join: Vec<String>,
     /// Where other nodes reach this one, if that is not `rpc`.
     pub rpc_advertise: String,
+    /// How rows go from node to node; what the node that leads says holds for all.
+    pub rpc_compression: Compression,
     /// File with the secret that the nodes of a cluster share; empty: none, which only nodes on one
     /// machine may do. `TIDEMARK_CLUSTER_SECRET`, the secret itself, goes first.
     pub cluster_secret_file: String,
@@ -85,6 +114,7 @@ impl Default for Config {
             node_id: 1,
             join: Vec::new(),
             rpc_advertise: String::new(),
+            rpc_compression: Compression::None,
             cluster_secret_file: String::new(),
             checkpoint_url: String::new(),
             recover_from_checkpoint: false,

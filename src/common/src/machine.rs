@@ -19,10 +19,10 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
 /// What a task is.
@@ -41,6 +41,10 @@ pub trait Machine: Send + Sync {
     fn sleep_until(&self, at: Instant) -> Task;
     /// Runs a task beside whoever asks.
     fn spawn(&self, task: Task);
+    /// Runs a task that has little to do, and must not wait for those that have much.
+    fn spawn_apart(&self, task: Task) {
+        self.spawn(task);
+    }
     /// Runs a thread, which may wait.
     fn thread(&self, name: String, run: Work) -> std::io::Result<()>;
     /// Runs in one of the threads that are kept for what waits or takes long.
@@ -130,6 +134,21 @@ pub async fn timeout<F: Future>(time: Duration, future: F) -> Option<F::Output> 
 /// Runs a task beside whoever asks.
 pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     ask(|machine| machine.spawn(Box::pin(task)));
+}
+
+/// Runs a task that has little to do, and must not wait for those that have much: apart from them.
+/// What it begins is apart as well.
+pub fn spawn_apart(task: impl Future<Output = ()> + Send + 'static) {
+    ask(|machine| machine.spawn_apart(Box::pin(task)));
+}
+
+/// Runs apart, and waits for what comes of it. An error of kind `Internal` if that is a panic.
+pub async fn apart<T: Send + 'static>(run: impl Future<Output = T> + Send + 'static) -> Result<T> {
+    let (done, answer) = oneshot::channel();
+    spawn_apart(async move { drop(done.send(run.await)) });
+    answer
+        .await
+        .map_err(|_| Error::internal("a task that ran apart ended by a broken invariant"))
 }
 
 /// Runs in one of the threads that are kept for what waits or takes long, beside whoever asks.
@@ -241,6 +260,19 @@ impl Machine for LocalMachine {
 
     fn spawn(&self, task: Task) {
         drop(tokio::spawn(task));
+    }
+
+    fn spawn_apart(&self, task: Task) {
+        static APART: OnceLock<Option<Runtime>> = OnceLock::new();
+        let runtime = || {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            let runtime = runtime.worker_threads(1).thread_name("apart").enable_all();
+            runtime.build().ok()
+        };
+        match APART.get_or_init(runtime) {
+            Some(runtime) => drop(runtime.spawn(task)),
+            None => self.spawn(task),
+        }
     }
 
     fn thread(&self, name: String, run: Work) -> std::io::Result<()> {

@@ -2,7 +2,7 @@
 //! then the file of `--config`, then the default.
 
 use clap::{Args, Parser, Subcommand};
-use tidemark_common::config::Config;
+use tidemark_common::config::{Compression, Config};
 use tidemark_common::{Error, Result, SqlState};
 
 /// What `--help` ends with.
@@ -68,6 +68,9 @@ pub struct Start {
     /// Where other nodes reach this one [default: that of rpc]
     #[arg(long, env = "TIDEMARK_RPC_ADVERTISE", value_name = "ADDR")]
     rpc_advertise: Option<String>,
+    /// How rows go from node to node: none, as they are, or lz4, compressed [default: none]
+    #[arg(long, env = "TIDEMARK_RPC_COMPRESSION", value_name = "HOW")]
+    rpc_compression: Option<Compression>,
     /// File with the secret that the nodes of a cluster share; TIDEMARK_CLUSTER_SECRET, the secret
     /// itself, goes before it [default: none]
     #[arg(long, env = "TIDEMARK_CLUSTER_SECRET_FILE", value_name = "FILE")]
@@ -210,6 +213,7 @@ impl Start {
         set(&mut config.node_id, self.node_id);
         set(&mut config.join, Some(self.join).filter(|j| !j.is_empty()));
         set(&mut config.rpc_advertise, self.rpc_advertise);
+        set(&mut config.rpc_compression, self.rpc_compression);
         set(&mut config.cluster_secret_file, self.cluster_secret_file);
         config.check()?;
         Ok(config)

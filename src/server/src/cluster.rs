@@ -1,5 +1,6 @@
 //! `SHOW CLUSTER`, and what changes the nodes of a cluster.
 
+use crate::Server;
 use crate::session::Session;
 use tidemark_common::{Result, machine};
 use tidemark_node::cluster::{NodeInfo, NodeStatus, Role};
@@ -8,7 +9,7 @@ use tidemark_plan::RelationKind;
 use tidemark_query::outcome::{Outcome, text_rows};
 
 /// The columns of `SHOW CLUSTER`.
-const COLUMNS: [&str; 13] = [
+pub(crate) const COLUMNS: [&str; 13] = [
     "Id",
     "Role",
     "State",
@@ -40,63 +41,64 @@ fn ranges(numbers: impl Iterator<Item = usize>) -> Option<String> {
     Some(texts.collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
 }
 
-impl Session {
-    /// SHOW CLUSTER: the nodes, as the one that leads knows them.
-    pub(crate) async fn show_cluster(&self) -> Result<Outcome> {
-        let engine = &self.server.engine;
-        let status = engine.membership().status();
-        let others = engine.membership().others().await;
-        let workers_of = engine.workers_of_nodes();
-        let spread = engine.placement().all();
-        let bytes_of = engine.state_bytes_of_workers();
-        let row = |node: &NodeStatus| {
-            let leads = node.role == Role::Leader;
-            let workers = workers_of.iter().find(|(member, _)| *member == node.member);
-            let workers = workers
-                .map(|(_, workers)| workers.clone())
-                .unwrap_or_default();
-            let vnodes: usize = workers
-                .clone()
-                .map(|worker| spread.vnodes(worker).len())
-                .sum();
-            let bytes: u64 = workers.clone().map(|worker| bytes_of[worker]).sum();
-            let info = others.iter().find(|info| info.member == node.member);
-            let own = node.member == status.member;
-            let state = match (own || info.is_some(), node.is_drained) {
-                (false, _) => "not reached",
-                (true, false) => "running",
-                (true, true) if workers.is_empty() => "drained",
-                (true, true) => "draining",
-            };
-            let version = |info: &NodeInfo| info.version.clone();
-            let uptime = match own {
-                true => {
-                    u64::try_from((machine::micros() - self.server.commons.started) / 1_000_000)
-                        .ok()
-                }
-                false => info.map(|info| info.uptime),
-            };
-            vec![
-                some(node.member.to_string()),
-                some(node.role.name()),
-                some(state),
-                some(&node.addresses.rpc),
-                some(&node.addresses.sql),
-                some(&node.addresses.http),
-                leads.then(|| status.term.to_string()),
-                node.lag.map(|lag| lag.to_string()),
-                some(vnodes.to_string()),
-                some(workers.len().to_string()),
-                some(bytes.to_string()),
-                match own {
-                    true => some(env!("CARGO_PKG_VERSION")),
-                    false => info.map(version),
-                },
-                uptime.map(|seconds| seconds.to_string()),
-            ]
+/// The nodes, as this one knows them, which leads: a row of [`COLUMNS`] each.
+pub(crate) async fn nodes(server: &Server) -> Vec<Vec<Option<String>>> {
+    let engine = &server.engine;
+    let status = engine.membership().status();
+    let others = engine.membership().others().await;
+    let workers_of = engine.workers_of_nodes();
+    let spread = engine.placement().all();
+    let bytes_of = engine.state_bytes_of_workers();
+    let row = |node: &NodeStatus| {
+        let leads = node.role == Role::Leader;
+        let workers = workers_of.iter().find(|(member, _)| *member == node.member);
+        let workers = workers
+            .map(|(_, workers)| workers.clone())
+            .unwrap_or_default();
+        let vnodes: usize = workers
+            .clone()
+            .map(|worker| spread.vnodes(worker).len())
+            .sum();
+        let bytes: u64 = workers.clone().map(|worker| bytes_of[worker]).sum();
+        let info = others.iter().find(|info| info.member == node.member);
+        let own = node.member == status.member;
+        let state = match (own || info.is_some(), node.is_drained) {
+            (false, _) => "not reached",
+            (true, false) => "running",
+            (true, true) if workers.is_empty() => "drained",
+            (true, true) => "draining",
         };
-        let rows = status.nodes.iter().map(row).collect();
-        text_rows(&COLUMNS, rows, "SHOW")
+        let version = |info: &NodeInfo| info.version.clone();
+        let uptime = match own {
+            true => u64::try_from((machine::micros() - server.commons.started) / 1_000_000).ok(),
+            false => info.map(|info| info.uptime),
+        };
+        vec![
+            some(node.member.to_string()),
+            some(node.role.name()),
+            some(state),
+            some(&node.addresses.rpc),
+            some(&node.addresses.sql),
+            some(&node.addresses.http),
+            leads.then(|| status.term.to_string()),
+            node.lag.map(|lag| lag.to_string()),
+            some(vnodes.to_string()),
+            some(workers.len().to_string()),
+            some(bytes.to_string()),
+            match own {
+                true => some(env!("CARGO_PKG_VERSION")),
+                false => info.map(version),
+            },
+            uptime.map(|seconds| seconds.to_string()),
+        ]
+    };
+    status.nodes.iter().map(row).collect()
+}
+
+impl Session {
+    /// SHOW CLUSTER.
+    pub(crate) async fn show_cluster(&self) -> Result<Outcome> {
+        text_rows(&COLUMNS, nodes(&self.server).await, "SHOW")
     }
 
     /// SHOW PLACEMENT: which node does what part of each job.

@@ -1,11 +1,11 @@
 //! HTTP: `/metrics` for Prometheus, `/health` (the process answers), `/ready` (reads are open and
-//! the checkpoint store works), and a status page at `/`.
+//! the checkpoint store works, or clients are passed on to another node), and a status page at `/`.
 //!
 //! Metrics and the status page tell names of jobs and their errors. From another machine they ask,
 //! as SQL does, for the name and password of a user that may log in (`Authorization: Basic`).
 
-use crate::Server;
 use crate::tls::TlsListener;
+use crate::{Server, cluster};
 use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
@@ -20,7 +20,8 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tidemark_node::{StoreHealth, StoreTrouble};
+use tidemark_node::cluster::Doorway;
+use tidemark_node::{JobStatus, StoreHealth, StoreTrouble};
 use tokio::net::TcpListener;
 
 /// Set when the engine has opened.
@@ -29,6 +30,11 @@ pub type Slot = Arc<OnceLock<Arc<Server>>>;
 /// How long a running node stays ready while its checkpoint store fails: one slow answer is no
 /// reason to send clients elsewhere.
 const STORE_GRACE: Duration = Duration::from_secs(5);
+
+/// What the status page tells of a job.
+const JOB_COLUMNS: [&str; 9] = [
+    "Job", "Kind", "State", "Progress", "Rows", "Rows/s", "Epoch", "Memory", "Error",
+];
 
 /// The address that a request comes from.
 #[derive(Clone, Copy)]
@@ -47,23 +53,25 @@ impl Connected<IncomingStream<'_, TlsListener>> for Peer {
     }
 }
 
-/// What `/ready` looks at.
+/// What `/ready` and the status page look at.
 #[derive(Clone)]
 struct Readiness {
     slot: Slot,
     store: Arc<StoreHealth>,
+    doorway: Doorway,
 }
 
-/// The routes; until the slot is filled the node is healthy and not ready. `store` tells, also
-/// before that, whether the checkpoint store answers.
-pub fn router(slot: Slot, store: Arc<StoreHealth>) -> Router {
+/// The routes; until the slot is filled the node is healthy, and ready only if another one leads.
+/// `store` tells, also before that, whether the checkpoint store answers, and `doorway` who leads.
+pub fn router(slot: Slot, store: Arc<StoreHealth>, doorway: Doorway) -> Router {
     let readiness = Readiness {
         slot: slot.clone(),
         store,
+        doorway,
     };
     Router::new()
         .route("/metrics", get(metrics))
-        .route("/", get(status))
+        .route("/", get(status).with_state(readiness.clone()))
         .route_layer(from_fn_with_state(slot.clone(), admit))
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready).with_state(readiness))
@@ -120,6 +128,10 @@ async fn metrics(State(slot): State<Slot>) -> impl IntoResponse {
 
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
     let trouble = readiness.store.trouble();
+    if let (None, Some(leader)) = (readiness.slot.get(), readiness.doorway.leader()) {
+        let told = format!("ready: node {} leads\n", leader.member);
+        return (StatusCode::OK, told);
+    }
     match (readiness.slot.get(), trouble) {
         (None, None) => unready("starting".into()),
         (None, Some(trouble)) => unready(format!("starting: {}", told(&trouble))),
@@ -148,7 +160,21 @@ fn escape(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
-async fn status(State(slot): State<Slot>) -> Html<String> {
+/// A table of the status page, whose values are text.
+fn table(page: &mut String, head: &[&str], rows: Vec<Vec<Option<String>>>) {
+    page.push_str("<table><tr>");
+    head.iter().for_each(|name| page.extend(["<th>", name]));
+    for row in rows {
+        page.push_str("<tr>");
+        for value in row {
+            page.push_str("<td>");
+            page.push_str(&escape(&value.unwrap_or_default()));
+        }
+    }
+    page.push_str("</table>");
+}
+
+async fn status(State(readiness): State<Readiness>) -> Html<String> {
     let mut page = String::from(
         "<!doctype html><meta charset=utf-8><title>Tidemark</title><meta http-equiv=refresh \
          content=5>\
@@ -157,7 +183,17 @@ async fn status(State(slot): State<Slot>) -> Html<String> {
          td,th{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:left}</style>\
          <h1>Tidemark</h1>",
     );
-    let Some(server) = slot.get() else {
+    let Some(server) = readiness.slot.get() else {
+        if let Some(leader) = readiness.doorway.leader() {
+            // Writing to a String cannot fail.
+            let _ = write!(
+                page,
+                "<p>Node {} leads the cluster: its page, at <code>{}</code>, tells of the work.",
+                leader.member,
+                escape(&leader.addresses.http)
+            );
+            return Html(page);
+        }
         page.push_str("<p>Starting: state is being restored. <a href=/ready>More</a>");
         return Html(page);
     };
@@ -170,33 +206,34 @@ async fn status(State(slot): State<Slot>) -> Html<String> {
             )
         },
     );
-    // Writing to a String cannot fail.
     let _ = write!(
         page,
         "<p>Version {} &middot; SQL on <code>{}</code> &middot; {} clients &middot; last \
-         checkpoint: {}\
-         <table><tr><th>Job<th>Kind<th>State<th>Progress<th>Rows\
-          <th>Rows/s<th>Epoch<th>Memory<th>Error",
+         checkpoint: {}",
         env!("CARGO_PKG_VERSION"),
         escape(&server.config.sql),
         server.commons.clients.list().len(),
         escape(&checkpoint)
     );
-    for job in server.engine.jobs() {
-        let _ = write!(
-            page,
-            "<tr><td>{}<td>{}<td>{}<td>{:.1}%<td>{}<td>{:.0}<td>{}<td>{}<td>{}",
-            escape(&job.name),
-            job.kind,
-            job.state,
-            job.progress,
-            job.rows,
-            job.rows_per_second,
-            job.epoch,
-            job.memory_bytes,
-            escape(job.error.as_deref().unwrap_or_default())
-        );
+    let job = |job: JobStatus| {
+        let values = [
+            job.name.clone(),
+            job.kind.into(),
+            job.state.into(),
+            format!("{:.1}%", job.progress),
+            job.rows.to_string(),
+            format!("{:.0}", job.rows_per_second),
+            job.epoch.to_string(),
+            job.memory_bytes.to_string(),
+            job.error.unwrap_or_default(),
+        ];
+        values.map(Some).to_vec()
+    };
+    let jobs = server.engine.jobs().into_iter().map(job).collect();
+    table(&mut page, &JOB_COLUMNS, jobs);
+    if server.engine.membership().has_others() {
+        page.push_str("<h2>Nodes</h2>");
+        table(&mut page, &cluster::COLUMNS, cluster::nodes(server).await);
     }
-    page.push_str("</table>");
     Html(page)
 }

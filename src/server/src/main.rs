@@ -117,7 +117,8 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
     let web = bind("HTTP", &config.http, "http").await?;
     let slot = Slot::default();
     let store = Arc::new(StoreHealth::default());
-    let router = http::router(slot.clone(), store.clone());
+    let doorway = Doorway::default();
+    let router = http::router(slot.clone(), store.clone(), doorway.clone());
     let service = router.into_make_service_with_connect_info::<http::Peer>();
     let web_tls = tls.clone();
     tokio::spawn(async move {
@@ -132,7 +133,6 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let started = std::time::Instant::now();
-    let doorway = Doorway::default();
     let services = Services {
         health: store,
         network: Some(Arc::new(RealNetwork::new(cluster_secret(&config)?)?)),

@@ -29,11 +29,12 @@ class Cluster:
         self.nodes[number] = Tidemark(self.folder / f"node{number}")
         return self.nodes[number]
 
-    def start(self, *numbers, secret=None):
+    def start(self, *numbers, secret=None, **settings):
         join = ",".join(f"127.0.0.1:{node.port + 2}" for node in self.nodes.values())
         for number in numbers or self.nodes:
-            self.nodes[number].start(workers=1, wait=False, node_id=number, join=join, checkpoint_url=f"file://{self.folder}/store", checkpoint_ms=300,
-                                     cluster_secret_file=secret or self.secret, secret_key_file=self.key, memory_limit="4GB")
+            usual = dict(checkpoint_url=f"file://{self.folder}/store", checkpoint_ms=300, cluster_secret_file=secret or self.secret, secret_key_file=self.key,
+                         memory_limit="4GB")
+            self.nodes[number].start(workers=1, wait=False, node_id=number, join=join, **{**usual, **settings})
         return self
 
     def kill_all(self):
@@ -360,3 +361,59 @@ def test_a_node_is_drained_while_it_works(cluster, kafka):
         return True
 
     eventually(all_there, 60)
+
+
+def test_a_table_that_only_its_topic_writes_is_on_all_nodes(cluster, kafka):
+    topic = "only-appended"
+    kafka.create_topic(topic, 3)
+    cluster.settled(3)
+    cluster.run(f"CREATE TABLE a (n BIGINT) APPEND ONLY WITH ({kafka.options(topic)}) FORMAT PLAIN ENCODE JSON")
+    cluster.run("CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c, sum(n) AS v FROM a")
+    sent = 0
+
+    def produce():
+        nonlocal sent
+        kafka.produce(topic, [(None, {"n": n}) for n in range(sent, sent + 4000)])
+        sent += 4000
+
+    def is_right():
+        assert cluster.run("SELECT * FROM total") == [(sent, sum(range(sent)))]
+        assert cluster.run("SELECT count(*), count(DISTINCT n) FROM a") == [(sent, sent)]
+        return True
+
+    produce()
+    eventually(is_right)
+    vnodes = {row[2]: row[3] for row in cluster.run("SHOW PLACEMENT") if row[0].endswith(".a")}
+    assert len(vnodes) == 3 and all(vnodes.values()), vnodes
+    cluster.run("FLUSH")
+    for victim in (cluster.followers()[0], cluster.leader()):
+        cluster.nodes[victim].kill()
+        produce()
+        eventually(is_right)
+        cluster.start(victim)
+        cluster.settled(3)
+        eventually(is_right)
+
+
+def test_a_node_with_another_store_or_key_has_no_part_of_the_work(cluster):
+    """What it stores would not be found, what it reads it could not open: it is left out, and says why."""
+    cluster.settled(3)
+    cluster.run("CREATE SECRET s WITH (backend = 'meta') AS 'a word'")
+    cluster.run("CREATE TABLE t (id BIGINT PRIMARY KEY)")
+    cluster.run("CREATE MATERIALIZED VIEW m AS SELECT id % 10 AS k, count(*) AS c FROM t GROUP BY id % 10")
+    cluster.run("INSERT INTO t SELECT generate_series(1, 1000)")
+    elsewhere, key = cluster.folder / "elsewhere", cluster.folder / "another.key"
+    key.write_text(base64.b64encode(random.randbytes(32)).decode() + "\n")
+    for wrong, reason in ((dict(checkpoint_url=f"file://{elsewhere}"), "checkpoint store"), (dict(secret_key_file=key), "sealed with key")):
+        victim = cluster.followers()[0]
+        cluster.nodes[victim].stop()
+        cluster.start(victim, **wrong)
+        eventually(lambda: reason in cluster.nodes[victim].log_tail(), 30)
+        assert cluster.run("SELECT count(*), sum(c) FROM m") == [(10, 1000)]
+        assert cluster.vnodes()[victim] == 0
+        cluster.run("FLUSH")
+        # One that was to lead has ended with the reason.
+        cluster.nodes[victim].kill()
+        cluster.start(victim)
+        cluster.settled(3)
+        assert cluster.run("SELECT count(*), sum(c) FROM m") == [(10, 1000)]

@@ -4,10 +4,11 @@
 //! The first frame of a link says what it is for ([`Hello`]), as JSON. Messages of the group go one
 //! way, over a link of their own for each pair of nodes and direction; the other end says every
 //! half second that it is there, so that a link on which nothing arrives any more is given up and
-//! taken anew, whatever the network below still tries.
+//! taken anew, whatever the network below still tries. They are served apart from links that have
+//! much to do: however much data is on its way, the group hears of each other in time.
 
 use super::forming;
-use super::status::Shared;
+use super::status::{NodeStatus, Shared};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -162,14 +163,17 @@ pub(super) async fn open(
     network: Arc<dyn Network>,
     shared: &Arc<Shared>,
 ) -> Result<()> {
-    let mut listener = network.listen(address).await?;
+    let (at, listens) = (address.to_string(), network.clone());
+    let mut listener = machine::apart(async move { listens.listen(&at).await }).await??;
     *shared.sending.lock() = Some(Arc::new(Sending {
         network,
         shared: shared.clone(),
         peers: Mutex::default(),
     }));
+    let (busy, links) = mpsc::unbounded_channel();
+    machine::spawn(serve_busy(links, shared.clone()));
     let shared = shared.clone();
-    machine::spawn(async move {
+    machine::spawn_apart(async move {
         loop {
             let ended = shared.ended();
             let link = tokio::select! {
@@ -178,7 +182,7 @@ pub(super) async fn open(
                 () = ended => return,
             };
             match link {
-                Ok(link) => machine::spawn(greet(link, shared.clone())),
+                Ok(link) => machine::spawn(greet(link, shared.clone(), busy.clone())),
                 Err(error) => {
                     tracing::warn!(%error, "a node cannot come in");
                     machine::sleep(PAUSE_MAX).await;
@@ -189,14 +193,35 @@ pub(super) async fn open(
     Ok(())
 }
 
+/// A link that has much to do, and what for.
+type Busy = (Link, Wants);
+
+/// Serves links that have much to do, where nothing of the group waits for them.
+async fn serve_busy(mut links: mpsc::UnboundedReceiver<Busy>, shared: Arc<Shared>) {
+    while let Some((link, wants)) = links.recv().await {
+        let shared = shared.clone();
+        machine::spawn(async move {
+            let peer = link.peer.clone();
+            if let Err(error) = serve(link, wants, &shared).await {
+                tracing::debug!(peer, %error, "a link of another node ends");
+            }
+        });
+    }
+}
+
 /// Hears what a link is for, and does it.
-async fn greet(mut link: Link, shared: Arc<Shared>) {
+async fn greet(mut link: Link, shared: Arc<Shared>, busy: mpsc::UnboundedSender<Busy>) {
     let peer = link.peer.clone();
     let Some(Ok(Some(first))) = machine::timeout(PATIENCE, link.receiver.receive()).await else {
         return;
     };
     let done = match serde_json::from_slice::<Hello>(&first) {
-        Ok(hello) if hello.protocol == PROTOCOL => serve(link, hello.wants, &shared).await,
+        Ok(hello) if hello.protocol == PROTOCOL => match hello.wants {
+            wants @ (Wants::Sql | Wants::Work(_)) => {
+                busy.send((link, wants)).map_err(|_| not_leading())
+            }
+            wants => serve(link, wants, &shared).await,
+        },
         Ok(hello) => Err(Error::unsupported(format!(
             "it speaks version {} of the protocol of nodes, this one speaks {PROTOCOL}",
             hello.protocol
@@ -366,7 +391,7 @@ impl Sending {
             shared: self.shared.clone(),
             turns: turns.clone(),
         };
-        machine::spawn(to.deliver(messages));
+        machine::spawn_apart(to.deliver(messages));
         Peer {
             addresses: addresses.clone(),
             queue,
@@ -481,6 +506,12 @@ impl Doorway {
     pub(crate) fn lost_the_lead(&self) -> bool {
         let shared = self.0.get();
         shared.is_some_and(|s| s.turns().is_some() && s.has_others() && !s.is_sure())
+    }
+
+    /// The node that clients are passed on to, if that is another one.
+    pub fn leader(&self) -> Option<NodeStatus> {
+        let status = self.0.get()?.status();
+        status.leader_elsewhere().cloned()
     }
 
     /// A link to the node that leads, for one client of SQL; none if this node leads, or belongs to

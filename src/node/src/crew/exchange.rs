@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! taken u64 | ( worker u32 | job u32 | kind u8 | .. ) ..
-//!   changes: fragment u32 | leaf u32 | channel u32 | credit u64 | length u32 | rows
+//!   changes: fragment u32 | leaf u32 | channel u32 | credit u64 | rows, see `batches`
 //!   barrier: fragment u32 | leaf u32 | channel u32 | epoch u64 | clock i64 | checkpoint u8
 //!            | horizon i64
 //!   fence:   nothing
@@ -14,12 +14,13 @@
 //! What is on its way is bounded by the edges of its sender (`edge`): their credits are kept here
 //! until the receiver says that it has processed what they are for.
 
+use super::batches::{BatchReader, BatchWriter};
 use super::{Numbers, SIGN_OF_LIFE, SILENCE_MAX, gone, late, unreadable};
-use crate::crew::frames::{put_changes, take_changes};
 use bytes::{Buf, BufMut, Bytes};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tidemark_common::config::Compression;
 use tidemark_common::mailbox::Sender;
 use tidemark_common::network::{Link, LinkReceiver, LinkSender};
 use tidemark_common::{Epoch, RelationId, Result, WorkerId, machine};
@@ -60,10 +61,12 @@ pub(super) async fn deliver(
     link: Link,
     outbound: mpsc::UnboundedReceiver<Outbound>,
     numbers: Arc<Numbers>,
+    compression: Compression,
 ) -> Result<()> {
     let credits = Mutex::new(Credits::default());
+    let batches = BatchWriter::new(compression);
     tokio::select! {
-        sent = send(link.sender, outbound, &numbers, &credits) => sent,
+        sent = send(link.sender, outbound, &numbers, &credits, batches) => sent,
         released = release(link.receiver, &credits) => released,
     }
 }
@@ -73,13 +76,14 @@ async fn send(
     mut outbound: mpsc::UnboundedReceiver<Outbound>,
     numbers: &Numbers,
     credits: &Mutex<Credits>,
+    mut batches: BatchWriter,
 ) -> Result<()> {
     while let Some(first) = outbound.recv().await {
         let mut frame = Vec::new();
         frame.put_u64_le(0);
         let mut next = Some(first);
         while let Some(outbound_now) = next {
-            put(outbound_now, credits, &mut frame)?;
+            put(outbound_now, credits, &mut batches, &mut frame)?;
             next = match frame.len() < FRAME_BYTES {
                 true => outbound.try_recv().ok(),
                 false => None,
@@ -108,7 +112,12 @@ async fn release(mut receiver: Box<dyn LinkReceiver>, credits: &Mutex<Credits>) 
     }
 }
 
-fn put(outbound: Outbound, credits: &Mutex<Credits>, frame: &mut Vec<u8>) -> Result<()> {
+fn put(
+    outbound: Outbound,
+    credits: &Mutex<Credits>,
+    batches: &mut BatchWriter,
+    frame: &mut Vec<u8>,
+) -> Result<()> {
     let (worker, delivery) = match outbound {
         Outbound::Fence(worker, job) => {
             frame.put_u32_le(worker as u32);
@@ -137,7 +146,7 @@ fn put(outbound: Outbound, credits: &Mutex<Credits>, frame: &mut Vec<u8>) -> Res
                 number
             });
             frame.put_u64_le(number);
-            put_changes(&changes, frame)?;
+            batches.put(&changes, frame)?;
         }
         Message::Barrier(barrier) => {
             frame.put_u64_le(barrier.epoch.0);
@@ -170,12 +179,13 @@ async fn take_all(
     incoming: &Incoming,
     processed: &mpsc::UnboundedSender<u64>,
 ) -> Result<()> {
+    let mut batches = BatchReader::default();
     while let Some(frame) = receiver.receive().await? {
         let mut rest = &frame[..];
         let taken = rest.try_get_u64_le().map_err(unreadable)?;
         incoming.numbers.reach(taken).await;
         while !rest.is_empty() {
-            let (worker, inbound) = take(&mut rest, processed)?;
+            let (worker, inbound) = take(&mut rest, &mut batches, processed)?;
             let inbox = worker.checked_sub(incoming.first);
             let inbox = inbox.and_then(|at| incoming.inboxes.get(at));
             let inbox = inbox.ok_or_else(|| unreadable(format!("it is for worker {worker}")))?;
@@ -186,7 +196,11 @@ async fn take_all(
     Ok(())
 }
 
-fn take(from: &mut &[u8], processed: &mpsc::UnboundedSender<u64>) -> Result<(WorkerId, Inbound)> {
+fn take(
+    from: &mut &[u8],
+    batches: &mut BatchReader,
+    processed: &mpsc::UnboundedSender<u64>,
+) -> Result<(WorkerId, Inbound)> {
     let worker = from.try_get_u32_le().map_err(unreadable)? as WorkerId;
     let job = RelationId(from.try_get_u32_le().map_err(unreadable)?);
     let kind = from.try_get_u8().map_err(unreadable)?;
@@ -198,7 +212,7 @@ fn take(from: &mut &[u8], processed: &mpsc::UnboundedSender<u64>) -> Result<(Wor
     let message = match kind {
         CHANGES => {
             let number = from.try_get_u64_le().map_err(unreadable)?;
-            let changes = take_changes(from)?;
+            let changes = batches.take(from)?;
             let credit = (number != NO_CREDIT).then(|| {
                 let processed = processed.clone();
                 Credit::of_other_node(move || {

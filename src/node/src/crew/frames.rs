@@ -3,6 +3,7 @@
 //! A frame is a byte for its kind and what belongs to it, little-endian. An empty frame says that
 //! somebody is there.
 
+use super::batches::{BatchReader, BatchWriter};
 use super::unreadable;
 use bytes::{Buf, BufMut, Bytes};
 use serde::{Deserialize, Serialize};
@@ -158,7 +159,7 @@ pub(super) fn decode_order(mut frame: &[u8]) -> Result<Option<Order>> {
 
 impl Report {
     /// The frame.
-    pub(super) fn encode(self) -> Result<Bytes> {
+    pub(super) fn encode(self, batches: &mut BatchWriter) -> Result<Bytes> {
         let told = match self {
             Report::Event(event) => {
                 let mut bytes = vec![1];
@@ -176,7 +177,7 @@ impl Report {
                 bytes.put_u64_le(epoch.0);
                 bytes.put_u64_le(hash);
                 for changes in &changes {
-                    put_changes(changes, &mut bytes)?;
+                    batches.put(changes, &mut bytes)?;
                 }
                 return Ok(bytes.into());
             }
@@ -198,7 +199,7 @@ impl Report {
     }
 
     /// The inverse of [`Report::encode`]; none if the frame only says that somebody is there.
-    pub(super) fn decode(mut frame: &[u8]) -> Result<Option<Report>> {
+    pub(super) fn decode(mut frame: &[u8], batches: &mut BatchReader) -> Result<Option<Report>> {
         if frame.is_empty() {
             return Ok(None);
         }
@@ -223,7 +224,7 @@ impl Report {
                 let hash = frame.try_get_u64_le().map_err(unreadable)?;
                 let mut changes = Vec::new();
                 while !frame.is_empty() {
-                    changes.push(take_changes(&mut frame)?);
+                    changes.push(batches.take(&mut frame)?);
                 }
                 Report::Sink {
                     relation,
@@ -235,23 +236,4 @@ impl Report {
             kind => return Err(unreadable(format!("a report of kind {kind}"))),
         }))
     }
-}
-
-/// Appends changes, behind their length.
-pub(super) fn put_changes(changes: &ChangeBatch, into: &mut Vec<u8>) -> Result<()> {
-    let at = into.len();
-    into.put_u32_le(0);
-    wire::encode_changes(changes, into)?;
-    let length = (into.len() - at - size_of::<u32>()) as u32;
-    into[at..at + size_of::<u32>()].copy_from_slice(&length.to_le_bytes());
-    Ok(())
-}
-
-/// Takes changes from the front.
-pub(super) fn take_changes(from: &mut &[u8]) -> Result<ChangeBatch> {
-    let length = from.try_get_u32_le().map_err(unreadable)? as usize;
-    let cut_off = || unreadable("changes are cut off");
-    let (changes, rest) = from.split_at_checked(length).ok_or_else(cut_off)?;
-    *from = rest;
-    wire::decode_changes(changes)
 }

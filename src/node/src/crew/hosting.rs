@@ -4,11 +4,12 @@
 //! while: its workers end, and with them all rows. What they have stored by then carries their
 //! incarnation, and no manifest of a later one names it.
 
+use super::batches::BatchWriter;
 use super::exchange::{Incoming, deliver};
 use super::frames::{JobReport, Limits, Order, Report, decode_order};
 use super::rows::{Change, Shown};
 use super::{
-    MUSTER_PATIENCE, Muster, Numbers, OFFER_PATIENCE, Offer, SIGN_OF_LIFE, SILENCE_MAX, Site,
+    MUSTER_PATIENCE, Muster, Numbers, OFFER_PATIENCE, SIGN_OF_LIFE, SILENCE_MAX, Site, Terms,
     Wants, gone, json, late, receive,
 };
 use crate::memory::Memory;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidemark_changelog::ChangeBatch;
+use tidemark_common::config::Compression;
 use tidemark_common::machine::Thread;
 use tidemark_common::mailbox::{Sender, mailbox};
 use tidemark_common::network::{Link, LinkReceiver, LinkSender};
@@ -69,7 +71,11 @@ struct Work {
 }
 
 /// Works for the node at the other end of the link, until that is gone.
-pub(super) async fn work(site: &Arc<Site>, mut link: Link, generation: u64) -> Result<()> {
+pub(super) async fn work(site: &Arc<Site>, mut link: Link, terms: Terms) -> Result<()> {
+    let (generation, offer) = (terms.generation, site.offer(&terms).await);
+    if offer.refusal().is_some() {
+        return link.sender.send(json(&offer)?).await;
+    }
     {
         let mut newest = site.newest.lock();
         // It leads, or works for a later incarnation.
@@ -88,12 +94,11 @@ pub(super) async fn work(site: &Arc<Site>, mut link: Link, generation: u64) -> R
     if machine::timeout(END_PATIENCE, ended).await.is_none() {
         tracing::debug!("workers of before have not ended yet");
     }
-    let workers = site.config.workers;
-    link.sender.send(json(&Offer { workers })?).await?;
+    link.sender.send(json(&offer)?).await?;
     let muster: Muster = receive(&mut link, OFFER_PATIENCE + MUSTER_PATIENCE).await?;
     tracing::info!(
         generation,
-        workers,
+        workers = offer.workers,
         "this node works for the one that leads its cluster"
     );
     let (reports, told) = mpsc::unbounded_channel();
@@ -229,13 +234,14 @@ impl Work {
         });
         let links = futures::future::try_join_all(found).await?;
         let _ = reports.send(Report::Ready);
-        let delivering = links
-            .into_iter()
-            .map(|(link, outbound)| Box::pin(deliver(link, outbound, self.numbers.clone())));
+        let delivering = links.into_iter().map(|(link, outbound)| {
+            let numbers = self.numbers.clone();
+            Box::pin(deliver(link, outbound, numbers, muster.compression))
+        });
         let delivering = futures::future::select_all(delivering);
         tokio::select! {
             ended = self.take_orders(site, link.receiver) => ended,
-            sent = send_reports(link.sender, told) => sent,
+            sent = send_reports(link.sender, told, muster.compression) => sent,
             (delivered, ..) = delivering => delivered.and_then(|()| Err(gone("has gone"))),
             () = self.report_figures(&reports) => Ok(()),
         }
@@ -404,9 +410,11 @@ fn report_events(inputs: Inputs, errors: KeptErrors, reports: Reports) -> Result
 async fn send_reports(
     mut sender: Box<dyn LinkSender>,
     mut told: mpsc::UnboundedReceiver<Report>,
+    compression: Compression,
 ) -> Result<()> {
+    let mut batches = BatchWriter::new(compression);
     while let Some(report) = told.recv().await {
-        let frame: Bytes = report.encode()?;
+        let frame: Bytes = report.encode(&mut batches)?;
         sender.send(frame).await?;
     }
     Ok(())

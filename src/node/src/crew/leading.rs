@@ -1,12 +1,13 @@
 //! The crew as the node that leads has it: it gathers the others, gives orders to them, and takes
 //! in what they report.
 
+use super::batches::BatchReader;
 use super::exchange::{Incoming, deliver};
 use super::frames::{JobReport, Limits, Report, encode_command, encode_expect, encode_limits};
 use super::rows::{FarShare, RowsOf};
 use super::{
     MUSTER_PATIENCE, Mate, Muster, Numbers, OFFER_PATIENCE, Offer, SIGN_OF_LIFE, SILENCE_MAX, Site,
-    Wants, gone, json, late, receive,
+    Terms, Wants, gone, json, late, receive,
 };
 use crate::cluster::{GroupStatus, NodeStatus, Role};
 use crate::sinks::SinkQueues;
@@ -38,6 +39,7 @@ const HAND_OVER_PATIENCE: Duration = Duration::from_millis(500);
 /// The nodes that work for this one, and this one, which is the first. Of a node alone only that.
 pub struct Crew {
     site: Arc<Site>,
+    terms: Terms,
     muster: Muster,
     placement: Arc<Placement>,
     numbers: Arc<Numbers>,
@@ -82,7 +84,8 @@ pub struct Ears {
 impl Crew {
     /// Asks all members that are not drained for their workers; those that do not answer soon are
     /// left out.
-    pub async fn gather(site: &Arc<Site>, generation: u64) -> Result<Crew> {
+    pub async fn gather(site: &Arc<Site>, generation: u64, sealed: Option<String>) -> Result<Crew> {
+        let terms = Terms { generation, sealed };
         let config = &site.config;
         let status = site.membership.status();
         let mut others: Vec<_> = status.nodes.iter().collect();
@@ -93,7 +96,7 @@ impl Crew {
             let until = machine::now() + site.patience(node.member);
             let asked = loop {
                 let asked = machine::timeout(OFFER_PATIENCE, async {
-                    let mut link = site.connect(&rpc, &Wants::Work { generation }).await?;
+                    let mut link = site.connect(&rpc, &Wants::Work(terms.clone())).await?;
                     let offer: Offer = receive(&mut link, OFFER_PATIENCE).await?;
                     Ok::<_, Error>((link, offer))
                 });
@@ -107,13 +110,17 @@ impl Crew {
             let told = asked.inspect_err(|error| {
                 tracing::info!(node = node.member, %error, "another node does not work here");
             });
-            let (link, Offer { workers }) = told.ok()?;
+            let (link, offer) = told.ok()?;
+            if let Some(reason) = offer.refusal() {
+                let node = node.member;
+                tracing::warn!(node, reason, "another node has no part of the work");
+            }
             let mate = Mate {
                 member: node.member,
                 rpc,
-                workers,
+                workers: offer.workers,
             };
-            (workers > 0).then_some((mate, link))
+            Some((mate, link, offer))
         });
         let found = futures::future::join_all(asked).await;
         let own = Mate {
@@ -124,8 +131,8 @@ impl Crew {
         let mut nodes = vec![own];
         let mut links = Vec::new();
         let room = |nodes: &[Mate]| VNODES - nodes.iter().map(|n| n.workers).sum::<usize>();
-        for (mate, link) in found.into_iter().flatten() {
-            if mate.workers <= room(&nodes) {
+        for (mate, link, offer) in found.into_iter().flatten() {
+            if offer.fits(room(&nodes)) {
                 nodes.push(mate);
                 links.push(link);
             }
@@ -136,6 +143,7 @@ impl Crew {
             you: 0,
             batch_rows_max: config.batch_rows_max,
             edge_bytes_max: config.edge_bytes_max,
+            compression: config.rpc_compression,
         };
         let placement = Arc::new(muster.placement());
         let mates = muster.nodes.iter().enumerate().skip(1);
@@ -153,6 +161,7 @@ impl Crew {
         let hosts = mates.zip(links).map(host).collect();
         Ok(Crew {
             site: site.clone(),
+            terms,
             muster,
             placement,
             numbers: Arc::default(),
@@ -208,7 +217,10 @@ impl Crew {
                 .receive()
                 .await?
                 .ok_or_else(|| gone("has gone"))?;
-            if !matches!(Report::decode(&ready)?, Some(Report::Ready)) {
+            if !matches!(
+                Report::decode(&ready, &mut BatchReader::default())?,
+                Some(Report::Ready)
+            ) {
                 return Err(gone("says something else"));
             }
             let Link {
@@ -216,7 +228,7 @@ impl Crew {
             } = link;
             // It hears from this node from now on, though others may not be ready yet.
             let (crew, member) = (self.clone(), host.mate.member);
-            machine::spawn(async move {
+            machine::spawn_apart(async move {
                 if let Err(error) = send_orders(sender, orders).await {
                     crew.lose(member, &error).await;
                 }
@@ -230,8 +242,8 @@ impl Crew {
             ways.push(Some(way));
             let (crew, member) = (self.clone(), self.hosts[at].mate.member);
             machine::spawn(async move {
-                let numbers = crew.numbers.clone();
-                if let Err(error) = deliver(exchange, outbound, numbers).await {
+                let (numbers, compression) = (crew.numbers.clone(), crew.muster.compression);
+                if let Err(error) = deliver(exchange, outbound, numbers, compression).await {
                     crew.lose(member, &error).await;
                 }
             });
@@ -299,13 +311,14 @@ impl Crew {
             counted: HashMap::new(),
         };
         let hear = move || {
+            let mut batches = BatchReader::default();
             let heard = loop {
                 let receiving = machine::timeout(SILENCE_MAX, receiver.receive());
                 let report = match machine::block_on(receiving) {
                     None => break Err(gone("is silent")),
                     Some(Ok(None)) => break Err(gone("has gone")),
                     Some(Err(error)) => break Err(error),
-                    Some(Ok(Some(frame))) => Report::decode(&frame),
+                    Some(Ok(Some(frame))) => Report::decode(&frame, &mut batches),
                 };
                 let taken = report.and_then(|report| match report {
                     Some(report) => hearing.take(&crew, report),
@@ -445,13 +458,12 @@ async fn watch_members(crew: Weak<Crew>) {
             let asked = machine::timeout(OFFER_PATIENCE, async {
                 let mut link = crew
                     .site
-                    .connect(&node.addresses.rpc, &Wants::Offer)
+                    .connect(&node.addresses.rpc, &Wants::Offer(crew.terms.clone()))
                     .await?;
                 receive::<Offer>(&mut link, OFFER_PATIENCE).await
             });
             let has: usize = crew.muster.nodes.iter().map(|node| node.workers).sum();
-            let fits = |offer: &Offer| (1..=VNODES - has).contains(&offer.workers);
-            if matches!(asked.await, Some(Ok(offer)) if fits(&offer)) {
+            if matches!(asked.await, Some(Ok(offer)) if offer.fits(VNODES - has)) {
                 tracing::info!(
                     node = node.member,
                     "another node can work: the work begins anew \

@@ -16,6 +16,7 @@
 //! numbered throughout, every node hears of every number, and what is exchanged carries the number
 //! that its sender had ([`Numbers`]).
 
+mod batches;
 mod exchange;
 mod frames;
 mod hosting;
@@ -36,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tidemark_common::config::Config;
+use tidemark_common::config::{Compression, Config};
 use tidemark_common::machine::Thread;
 use tidemark_common::network::Link;
 use tidemark_common::{Error, Result, SqlState, machine};
@@ -48,6 +49,8 @@ use tokio::sync::watch;
 
 /// How long a node may take to answer that is asked for its workers.
 const OFFER_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the store may take to say whose it is.
+const CLAIM_PATIENCE: Duration = Duration::from_millis(800);
 /// How long a node may take that led, handed the lead over and starts anew.
 const RESTART_PATIENCE: Duration = Duration::from_secs(3);
 /// How long it may take until all nodes of a crew have found each other.
@@ -61,19 +64,52 @@ const SILENCE_MAX: Duration = Duration::from_millis(1000);
 #[derive(Serialize, Deserialize)]
 enum Wants {
     /// To know how many workers can be had.
-    Offer,
-    /// To have them, in this incarnation: a [`Muster`] and orders follow.
-    Work { generation: u64 },
+    Offer(Terms),
+    /// To have them: a [`Muster`] and orders follow.
+    Work(Terms),
     /// Changes from that node of the crew follow.
     Exchange { generation: u64, from: usize },
     /// Rows are asked for.
     Rows { generation: u64 },
 }
 
+/// Who works for this incarnation has its store and its secret key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Terms {
+    /// Its claim is in the store.
+    generation: u64,
+    /// Something that is sealed with the key, if anything is.
+    sealed: Option<String>,
+}
+
+/// Of what the nodes of a crew say to each other. While a cluster is changed to another release, a
+/// crew has only nodes of its leader's version; the others keep the log.
+const VERSION: u32 = 1;
+
 /// How many workers can be had.
 #[derive(Serialize, Deserialize)]
 struct Offer {
     workers: usize,
+    #[serde(default)]
+    version: u32,
+    /// Why they cannot, though they are there.
+    #[serde(default)]
+    refusal: Option<String>,
+}
+
+impl Offer {
+    /// Whether they may work in a crew that has room for so many.
+    fn fits(&self, room: usize) -> bool {
+        self.refusal().is_none() && (1..=room).contains(&self.workers)
+    }
+
+    /// Why they may not, whatever the room.
+    fn refusal(&self) -> Option<&str> {
+        match self.version {
+            VERSION => self.refusal.as_deref(),
+            _ => Some("it is of another release"),
+        }
+    }
 }
 
 /// Who belongs to a crew, and what all of it have in common.
@@ -86,6 +122,7 @@ struct Muster {
     you: usize,
     batch_rows_max: usize,
     edge_bytes_max: usize,
+    compression: Compression,
 }
 
 /// A node of a crew.
@@ -146,6 +183,8 @@ pub struct Site {
     newest: Mutex<Option<u64>>,
     /// Where changes arrive.
     incoming: watch::Sender<Option<Arc<Incoming>>>,
+    /// Why it works for nobody, if that was so when it was asked last.
+    refused: Mutex<Option<String>>,
     /// What can be read of its workers.
     shown: Mutex<Option<Arc<Shown>>>,
     /// Workers that it had for an incarnation that has ended.
@@ -196,6 +235,7 @@ impl Site {
             store: store.clone(),
             newest: Mutex::new(Some(0)),
             incoming: watch::Sender::new(None),
+            refused: Mutex::default(),
             shown: Mutex::default(),
             ending: Mutex::default(),
             expected: Mutex::default(),
@@ -239,6 +279,37 @@ impl Site {
         }
     }
 
+    /// What this node can do, on these terms.
+    async fn offer(&self, terms: &Terms) -> Offer {
+        let (store, vault) = (&self.store, &self.outside.vault);
+        let claim = machine::timeout(CLAIM_PATIENCE, store.claim_of(terms.generation)).await;
+        let refusal = match claim {
+            Some(Ok(Some(_))) => match terms.sealed.as_ref().map(|text| vault.unseal(text)) {
+                Some(Err(error)) => {
+                    Some(format!("its secret key is not that of the others: {error}"))
+                }
+                _ => None,
+            },
+            Some(Ok(None)) => Some(format!(
+                "its checkpoint store, {}, is not that of the node that leads",
+                store.url()
+            )),
+            Some(Err(error)) => Some(format!("its checkpoint store fails: {error}")),
+            None => Some("its checkpoint store does not answer".into()),
+        };
+        let mut refused = self.refused.lock();
+        if let Some(reason) = refusal.as_ref().filter(|_| *refused != refusal) {
+            tracing::warn!(reason, "this node has no part of the work");
+        }
+        refused.clone_from(&refusal);
+        drop(refused);
+        Offer {
+            workers: self.config.workers,
+            version: VERSION,
+            refusal,
+        }
+    }
+
     async fn connect(&self, rpc: &str, wants: &Wants) -> Result<Link> {
         let wants = serde_json::to_string(wants).map_err(unreadable)?;
         self.membership.connect(rpc, wants).await
@@ -249,15 +320,14 @@ impl Site {
 impl Workplace for Site {
     async fn serve(self: Arc<Self>, mut link: Link, wants: &str) -> Result<()> {
         match serde_json::from_str(wants).map_err(unreadable)? {
-            Wants::Offer => {
+            Wants::Offer(terms) => {
                 if self.newest.lock().is_some() {
-                    let workers = self.config.workers;
-                    link.sender.send(json(&Offer { workers })?).await?;
+                    link.sender.send(json(&self.offer(&terms).await)?).await?;
                     let _ = machine::timeout(OFFER_PATIENCE, link.receiver.receive()).await;
                 }
                 Ok(())
             }
-            Wants::Work { generation } => hosting::work(&self, link, generation).await,
+            Wants::Work(terms) => hosting::work(&self, link, terms).await,
             Wants::Exchange { generation, from } => {
                 let incoming = self.incoming(generation);
                 let incoming = machine::timeout(MUSTER_PATIENCE, incoming).await;

@@ -1,5 +1,6 @@
 //! What the nodes of a crew say to each other arrives as it was, and in order.
 
+use super::batches::{BatchReader, BatchWriter};
 use super::exchange::{Incoming, arrive, deliver};
 use super::frames::{
     JobReport, Limits, Order, Report, decode_order, encode_command, encode_limits,
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_changelog::ChangeBatch;
+use tidemark_common::config::Compression;
 use tidemark_common::mailbox::{Empty, mailbox};
 use tidemark_common::network::{Link, LinkReceiver, LinkSender};
 use tidemark_common::{Epoch, Error, RelationId, Result, machine};
@@ -82,7 +84,7 @@ async fn what_is_exchanged_waits_for_commands_and_its_credit_for_whoever_process
     };
     let (way, outbound) = mpsc::unbounded_channel();
     sender.take(5);
-    machine::spawn(async move { drop(deliver(here, outbound, sender).await) });
+    machine::spawn(async move { drop(deliver(here, outbound, sender, Compression::Lz4).await) });
     machine::spawn(async move { drop(arrive(there, 1, &incoming).await) });
     let (told, mut processed) = oneshot::channel();
     let credit = Credit::of_other_node(move || {
@@ -201,22 +203,26 @@ fn reports_arrive_as_they_were() {
         hash: 11,
         changes: vec![changes(vec![1]), changes(vec![-2, 5])],
     };
-    let bytes = sink.encode().unwrap();
+    let bytes = sink
+        .encode(&mut BatchWriter::new(Compression::None))
+        .unwrap();
     let Some(Report::Sink {
         epoch,
         hash,
         changes,
         ..
-    }) = Report::decode(&bytes).unwrap()
+    }) = Report::decode(&bytes, &mut BatchReader::default()).unwrap()
     else {
         panic!("rows of a sink were sent");
     };
     assert_eq!((epoch, hash, changes.len()), (Epoch(3), 11, 2));
     assert_eq!(changes[1].num_rows(), 2);
-    assert!(Report::decode(&bytes[..bytes.len() - 1]).is_err());
-    let event = Report::Event(Event::Active).encode().unwrap();
+    assert!(Report::decode(&bytes[..bytes.len() - 1], &mut BatchReader::default()).is_err());
+    let event = Report::Event(Event::Active)
+        .encode(&mut BatchWriter::new(Compression::None))
+        .unwrap();
     assert!(matches!(
-        Report::decode(&event).unwrap(),
+        Report::decode(&event, &mut BatchReader::default()).unwrap(),
         Some(Report::Event(Event::Active))
     ));
     let figures = vec![JobReport {
@@ -226,9 +232,13 @@ fn reports_arrive_as_they_were() {
         memory: vec![1, 2],
         trouble: vec![(4, "away".into())],
     }];
-    let sent = Report::Figures(figures).encode().unwrap();
-    assert!(matches!(Report::decode(&sent).unwrap(), Some(Report::Figures(f)) if f[0].rows == 5));
-    assert!(Report::decode(&[7]).is_err());
+    let sent = Report::Figures(figures)
+        .encode(&mut BatchWriter::new(Compression::None))
+        .unwrap();
+    assert!(
+        matches!(Report::decode(&sent, &mut BatchReader::default()).unwrap(), Some(Report::Figures(f)) if f[0].rows == 5)
+    );
+    assert!(Report::decode(&[7], &mut BatchReader::default()).is_err());
 }
 
 #[test]

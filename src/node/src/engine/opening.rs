@@ -181,7 +181,8 @@ impl Engine {
             lineage: owned.lineage,
             membership: membership.clone(),
         });
-        let crew = Arc::new(Crew::gather(&site, recovered.generation).await?);
+        let sealed = all_sealed(&recovered.decisions.catalog).next().cloned();
+        let crew = Arc::new(Crew::gather(&site, recovered.generation, sealed).await?);
         let (node, inputs, full) = Node::new(
             config,
             crew.clone(),
@@ -239,6 +240,15 @@ fn check_key(vault: &Vault, catalog: &Catalog) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Everything in the catalog that is sealed with the key.
+fn all_sealed(catalog: &Catalog) -> impl Iterator<Item = &String> {
+    let connectors = catalog.relations.values();
+    let connectors = connectors.flat_map(|relation| &relation.connector);
+    let hidden = connectors.flat_map(|connector| connector.hidden.values());
+    let secrets = catalog.secrets.iter().map(|secret| &secret.sealed);
+    secrets.chain(hidden.map(|hidden| &hidden.sealed))
 }
 
 impl Node {

@@ -7,6 +7,7 @@
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_common::network::{FRAME_BYTES_MAX, Link, LinkReceiver, LinkSender};
@@ -153,6 +154,9 @@ impl<R: AsyncRead + Send + Unpin> FrameReceiver<R> {
                 Ok(0) if arrived == 0 => return Ok(None),
                 Ok(0) => return Err("it ended within a frame".into()),
                 Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err("its process has gone".into());
+                }
                 Err(e) => return Err(e.to_string()),
             }
         }

@@ -3,7 +3,7 @@
 
 use crate::network::frames;
 use crate::network::secret::{PROOF_BYTES, Secret};
-use crate::network::tls::{Occasions, Tls};
+use crate::network::tls::{Occasions, Socket, Tls};
 use bytes::BytesMut;
 use std::io;
 use std::time::Duration;
@@ -105,7 +105,7 @@ impl Guard {
         &self,
         socket: TcpStream,
         role: Role,
-    ) -> Result<(TlsStream<TcpStream>, Occasions)> {
+    ) -> Result<(TlsStream<Socket>, Occasions)> {
         let session = match role {
             Role::Connects => self.tls.connect(socket).await,
             Role::Listens => self.tls.accept(socket).await,

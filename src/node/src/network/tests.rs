@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::network::frames;
-use crate::network::tls::Tls;
+use crate::network::tls::{Socket, Tls};
 use bytes::{Bytes, BytesMut};
 use std::time::Duration;
 use tidemark_common::network::FRAME_BYTES_MAX;
@@ -307,8 +307,8 @@ async fn who_speaks_another_version_is_told_and_tells() {
 
 /// Passes on so many bytes.
 async fn pass_on(
-    from: &mut TlsStream<TcpStream>,
-    to: &mut TlsStream<TcpStream>,
+    from: &mut TlsStream<Socket>,
+    to: &mut TlsStream<Socket>,
     count: usize,
 ) -> Vec<u8> {
     let mut bytes = vec![0; count];

@@ -316,7 +316,7 @@ impl Chaos {
     async fn strike(&mut self) {
         let server = self.server();
         let at = self.victim();
-        match self.group.below(18) {
+        match self.group.below(20) {
             0..=2 => self.kill(at),
             3 => {
                 self.kill(at);
@@ -331,8 +331,20 @@ impl Chaos {
             11 => server.outside.network.partition([]),
             12..=14 => self.cut_off(self.node(at).number),
             15..=16 => self.pause(at),
+            17..=18 => self.drain(self.node(at).number).await,
             _ => self.change_topics(),
         }
+    }
+
+    /// This node is to do nothing of the work any more, or again some.
+    async fn drain(&self, number: u64) {
+        let is_drained = self.group.chance(500);
+        tracing::debug!(target: "sim", node = number, is_drained, "is drained or resumed");
+        let server = self.server();
+        let drain = server
+            .ask(move |engine| async move { engine.membership().drain(number, is_drained).await });
+        let drained = machine::timeout(self.millis(0, 5_000), drain).await;
+        tracing::debug!(target: "sim", ?drained, "it is told");
     }
 
     /// Who is struck: half of the times the one that leads.
