@@ -243,7 +243,8 @@ mod tests {
         let plain = ChangeBatch::insert(all.clone());
         let weighted = ChangeBatch::new(all.clone(), vec![1, -1, 3, 1]);
         let bare = RecordBatchOptions::new().with_row_count(Some(3));
-        let bare = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &bare);
+        let bare =
+            RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &bare).unwrap();
         let sent = [
             plain.clone(),
             weighted.clone(),
@@ -252,8 +253,8 @@ mod tests {
             plain.project(&[1]),
             plain.clone().with_faulty(vec![(0, 1), (3, 2)]),
             plain.slice(0, 0),
-            ChangeBatch::insert(bare.clone().unwrap()),
-            ChangeBatch::new(bare.unwrap(), vec![1, 2, -3]),
+            ChangeBatch::insert(bare.clone()),
+            ChangeBatch::new(bare, vec![1, 2, -3]),
             plain,
         ];
         for compression in [Compression::None, Compression::Lz4] {

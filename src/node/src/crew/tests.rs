@@ -254,6 +254,7 @@ fn all_of_a_crew_know_the_same_placement() {
         you: 1,
         batch_rows_max: 10,
         edge_bytes_max: 20,
+        compression: Compression::None,
     };
     let placement = muster.placement();
     assert_eq!((placement.version(), placement.workers()), (12, 3));
