@@ -23,7 +23,8 @@
 //! Names: `log.append`, `log.sync`, `checkpoint.upload`, `checkpoint.errors`,
 //! `checkpoint.manifest`, `checkpoint.commit`, `sink.begin`, `sink.send`, `sink.commit`,
 //! `sink.committed`; `recovery.run`, in front of each run of a job while a node restores and
-//! replays; and of statements that change the catalog `ddl.log` (nothing is logged yet),
+//! replays; `backup.valid`, in front of the object that makes a backup count, and `backup.clean`,
+//! after it; and of statements that change the catalog `ddl.log` (nothing is logged yet),
 //! `ddl.logged` (logged, but nobody was told), `ddl.promote` (a job that has caught up is not
 //! logged yet) and `ddl.visible` (a checkpoint with a new job counts, its statement has no answer).
 

@@ -28,6 +28,7 @@ pub use checkpoints::CheckpointInfo;
 pub use engine::{CatalogChange, Engine, JobStatus, Pin, Services};
 pub use locks::{TableLock, Writer};
 pub use memory::{MemoryUse, Others};
-pub use tidemark_state::checkpoint::{StoreHealth, StoreTrouble};
+pub use tidemark_state::backup;
+pub use tidemark_state::checkpoint::{CheckpointStore, StoreHealth, StoreTrouble};
 pub use tidemark_state::errors::ErrorRow;
 pub use writes::{NewKeys, WriteGuard, check_write_bytes, unique_keys};

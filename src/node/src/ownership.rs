@@ -14,6 +14,7 @@
 //! | of a cluster | no name | its own, if it is empty or belongs to the log |
 //! | of a cluster | of another | refused |
 //! | new, or without log | not empty | refused, unless `recover_from_checkpoint` |
+//! | any | a backup | refused ([`tidemark_state::backup`]) |
 //!
 //! A folder whose log is older than what the store has is an old copy and is refused: the store has
 //! a claim above the log's generation that this folder did not make, or a manifest of an epoch that
@@ -26,6 +27,7 @@ use tidemark_common::disk::{Disk, Lock};
 use tidemark_common::{Error, Result, SqlState, machine};
 use tidemark_control::Entry;
 use tidemark_control::coordinator::recovery::Recovered;
+use tidemark_state::backup;
 use tidemark_state::checkpoint::CheckpointStore;
 use tidemark_state::checkpoint::owner::{Claim, Lineage};
 use tidemark_state::manifest::numbers_of;
@@ -211,6 +213,7 @@ pub async fn look(
     if log.is_new && !recover && folder.claimed()?.is_some() {
         return Err(log_missing(folder));
     }
+    backup::check_live(store).await?;
     let manifests = store.list_manifests().await?;
     // A listing may not show yet what was written last: what is named is asked for.
     let has_committed = match committed(entries) {

@@ -1,5 +1,6 @@
 //! The command line and where settings come from: flag, then `TIDEMARK_*` environment variable,
-//! then the file of `--config`, then the default.
+//! then the file of `--config`, then the default. `backup` and `restore` need no server and no
+//! configuration: only where to copy from and where to.
 
 use clap::{Args, Parser, Subcommand};
 use tidemark_common::config::{Compression, Config};
@@ -12,6 +13,27 @@ const SETTINGS: &str = "A flag goes before the environment, the environment befo
                         tidemark_node=debug), TIDEMARK_LOG_FORMAT=json makes it structured.\n\
                         SIGTERM and Ctrl-C take a last checkpoint and leave. Connect: psql -h \
                         127.0.0.1 -p 4566 -d dev -U root";
+
+/// What `backup --help` ends with.
+const BACKUP: &str = "It reads the checkpoint store alone: the cluster may run, on however many \
+                      nodes, or be dead.\n\
+                      What is in no checkpoint yet is not in the backup: say FLUSH before, if all \
+                      that was acknowledged has to be.\n\
+                      What the target has of an earlier backup is not copied again; only the \
+                      newest backup is kept there.\n\
+                      A backup that is cut off leaves the one before as it was.\n\
+                      For s3://, the AWS_* variables say the rest, of both places alike.\n\
+                      Keep the secret key beside it: secret.key of the data folder, or the file of \
+                      --secret-key-file.";
+
+/// What `restore --help` ends with.
+const RESTORE: &str = "The place must be empty; a restore that was cut off goes on with the same \
+                       command. Start then with an empty data folder:\n  \
+                       tidemark start --data-dir EMPTY --checkpoint-url URL \
+                       --recover-from-checkpoint\n\
+                       It is the same database, with the same id: do not let it run beside the one \
+                       that the backup was made of.\n\
+                       For s3://, the AWS_* variables say the rest, of both places alike.";
 
 /// Tidemark: a streaming SQL database that speaks PostgreSQL
 #[derive(Debug, Parser)]
@@ -28,11 +50,41 @@ pub struct Cli {
     start: Start,
 }
 
+/// What is to be done.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub enum Command {
     /// Start a node (what `tidemark` without a command does)
     #[command(after_help = SETTINGS)]
-    Start(Start),
+    Start(Box<Start>),
+    /// Copy the newest checkpoint of a cluster to another place, while it runs
+    #[command(after_help = BACKUP)]
+    Backup(Backup),
+    /// Copy a backup to an empty place, from where a cluster goes on with it
+    #[command(after_help = RESTORE)]
+    Restore(Restore),
+}
+
+/// Settings of `tidemark backup`.
+#[derive(Clone, Debug, Args)]
+pub struct Backup {
+    /// Where the backup goes: file:///... or s3://bucket/prefix, a place of its own for each
+    /// cluster
+    #[arg(value_name = "TARGET_URL")]
+    pub target: String,
+    /// Where the cluster's checkpoints are
+    #[arg(long, env = "TIDEMARK_CHECKPOINT_URL", value_name = "URL")]
+    pub checkpoint_url: String,
+}
+
+/// Settings of `tidemark restore`.
+#[derive(Clone, Debug, Args)]
+pub struct Restore {
+    /// Where the backup is: the TARGET_URL of `tidemark backup`
+    #[arg(value_name = "BACKUP_URL")]
+    pub backup: String,
+    /// The place to copy it to, where nothing is yet: file:///... or s3://bucket/prefix
+    #[arg(long, env = "TIDEMARK_CHECKPOINT_URL", value_name = "URL")]
+    pub checkpoint_url: String,
 }
 
 /// Settings of `tidemark start`.
@@ -151,12 +203,10 @@ pub struct Start {
 }
 
 impl Cli {
-    /// The settings of the node to start.
-    pub fn into_start(self) -> Start {
-        match self.command {
-            Some(Command::Start(start)) => start,
-            None => self.start,
-        }
+    /// What is to be done; without a word, to start a node.
+    pub fn into_command(self) -> Command {
+        self.command
+            .unwrap_or_else(|| Command::Start(Box::new(self.start)))
     }
 }
 
@@ -224,33 +274,26 @@ impl Start {
 mod tests {
     use super::*;
 
+    /// The configuration of the node that these words start.
+    fn config_of(words: &[&str]) -> Result<Config> {
+        let words = ["tidemark"].iter().chain(words);
+        match Cli::try_parse_from(words).unwrap().into_command() {
+            Command::Start(start) => start.into_config(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn flags_go_before_the_default() {
-        let start = Cli::try_parse_from([
-            "tidemark",
-            "start",
-            "--sql",
-            "127.0.0.1:1",
-            "--workers",
-            "3",
-        ])
-        .unwrap()
-        .into_start();
-        let config = start.into_config().unwrap();
+        let config = config_of(&["start", "--sql", "127.0.0.1:1", "--workers", "3"]).unwrap();
         assert_eq!(
             (config.sql.as_str(), config.workers, config.http.as_str()),
             ("127.0.0.1:1", 3, "127.0.0.1:4567")
         );
         assert!(!config.recover_from_checkpoint);
-        let bare = Cli::try_parse_from(["tidemark", "--recover-from-checkpoint", "--workers", "3"])
-            .unwrap()
-            .into_start()
-            .into_config();
+        let bare = config_of(&["--recover-from-checkpoint", "--workers", "3"]);
         assert!(bare.unwrap().recover_from_checkpoint);
-        let bad = Cli::try_parse_from(["tidemark", "--epoch-ms", "1"])
-            .unwrap()
-            .into_start()
-            .into_config();
+        let bad = config_of(&["--epoch-ms", "1"]);
         assert_eq!(
             bad.unwrap_err().message(),
             "configuration: epoch_ms must be at least 5"
@@ -286,16 +329,7 @@ mod tests {
             "epoch_ms = 20\ncheckpoint_ms = 200\nbatch_rows_max = 2\n",
         )
         .unwrap();
-        let config = Cli::try_parse_from([
-            "tidemark",
-            "--config",
-            file.to_str().unwrap(),
-            "--epoch-ms",
-            "40",
-        ])
-        .unwrap()
-        .into_start()
-        .into_config();
+        let config = config_of(&["--config", file.to_str().unwrap(), "--epoch-ms", "40"]);
         std::fs::remove_file(&file).unwrap();
         let config = config.unwrap();
         assert_eq!(
@@ -307,6 +341,21 @@ mod tests {
             ),
             (40, 300, 2, Config::default().edge_bytes_max)
         );
+    }
+
+    #[test]
+    fn copies_name_two_places() {
+        let (target, live) = ("s3://bucket/backup", "file:///var/lib/tidemark/checkpoints");
+        for word in ["backup", "restore"] {
+            let words = ["tidemark", word, target, "--checkpoint-url", live];
+            let places = match Cli::try_parse_from(words).unwrap().into_command() {
+                Command::Backup(backup) => (backup.target, backup.checkpoint_url),
+                Command::Restore(restore) => (restore.backup, restore.checkpoint_url),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(places, (target.to_string(), live.to_string()));
+            assert!(Cli::try_parse_from(["tidemark", word, "--checkpoint-url", live]).is_err());
+        }
     }
 
     /// The defaults that `--help` tells are the defaults.

@@ -3,12 +3,14 @@
 //! [`protocol`] turns messages into statements and results into messages, [`session`] runs
 //! statements, [`lanes`] are their threads, [`stream`] and [`forward`] the ways they come,
 //! [`auth`] and [`tls`] know who comes in, [`ddl`], [`create_as`] and [`show`] are what statements
-//! do beside queries and writes, which are the query crate's. Everything below is the engine's.
+//! do beside queries and writes, which are the query crate's. [`cli`] reads the command line, and
+//! [`backup`] does what it says of backups. Everything below is the engine's.
 
 // Not a part of what is simulated.
 #![allow(clippy::disallowed_methods)]
 
 pub mod auth;
+pub mod backup;
 pub mod cli;
 mod cluster;
 pub mod codec;

@@ -1,5 +1,5 @@
 //! The binary `tidemark`: reads its settings, opens the engine, opens the doors, waits for a
-//! signal.
+//! signal; or makes or restores a backup, which needs none of that.
 //!
 //! What goes wrong before the doors are open ends the process with one line on stderr and exit code
 //! 1.
@@ -17,12 +17,13 @@ use tidemark_node::cluster::Doorway;
 use tidemark_node::network::{RealNetwork, Secret};
 use tidemark_node::{CatalogChange, Engine, Services, StoreHealth};
 use tidemark_plan::{ROOT, Role};
-use tidemark_server::cli::Cli;
+use tidemark_server::cli::{Cli, Command, Start};
 use tidemark_server::http::Slot;
 use tidemark_server::lanes::Lanes;
 use tidemark_server::tls::{Tls, TlsListener};
-use tidemark_server::{Server, auth, forward, http, protocol};
+use tidemark_server::{Server, auth, backup, forward, http, protocol};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -30,21 +31,40 @@ use tokio::sync::mpsc;
 const CLUSTER_SECRET: &str = "TIDEMARK_CLUSTER_SECRET";
 
 fn main() {
-    let start = Cli::parse().into_start();
+    match Cli::parse().into_command() {
+        Command::Start(start) => start_node(*start),
+        Command::Backup(words) => finish(backup::back_up(&words)),
+        Command::Restore(words) => finish(backup::restore(&words)),
+    }
+}
+
+fn start_node(start: Start) {
     let first_password = start.makes_first_password();
     let config = start.into_config().unwrap_or_else(|e| fail(&e));
     let structured = start_logging().unwrap_or_else(|e| fail(&e));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("tidemark")
-        .thread_stack_size(tidemark_common::STACK_BYTES)
-        .enable_all()
-        .build();
-    let runtime = runtime.unwrap_or_else(|e| fail(&Error::from(e)));
+    let runtime = runtime();
     if let Err(e) = runtime.block_on(run(config, structured, first_password)) {
         fail(&e);
     }
     // Blocking reads of a source may still be under way; they hold nothing that must be saved.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+}
+
+fn runtime() -> Runtime {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("tidemark")
+        .thread_stack_size(tidemark_common::STACK_BYTES)
+        .enable_all()
+        .build();
+    runtime.unwrap_or_else(|e| fail(&Error::from(e)))
+}
+
+/// Does what a command without a server says.
+fn finish(work: impl Future<Output = Result<()>>) {
+    start_logging().unwrap_or_else(|e| fail(&e));
+    if let Err(e) = runtime().block_on(work) {
+        fail(&e);
+    }
 }
 
 fn fail(error: &Error) -> ! {

@@ -3,6 +3,7 @@
     Kafka      one broker (docker/kafka.sh) with ports and folder of its own: create_topic, produce, read (committed records only)
     S3         one S3 server (docker/s3.sh) with port and folder of its own: start, stop, the files behind its objects
     Tidemark   one server process with data folder and ports of its own: start, kill (as `kill -9`), stop (SIGTERM), query
+    command    runs `tidemark` for what needs no server: backup, restore
     eventually waits until a check holds; the only way in which these tests wait for results
     Poller     repeats a reading on a thread of its own, through crashes and restarts
 
@@ -287,6 +288,12 @@ def replay_debezium(records):
             assert event["after"] != event["before"], f"partition {record.partition} offset {record.offset} changes nothing: {event}"
             state[key] = event["after"]
     return state
+
+
+def command(*words, environment=None, timeout=60, **settings):
+    """Runs `tidemark` with these words until it ends: `returncode`, `stdout`, `stderr`. `settings` become TIDEMARK_* variables."""
+    environment = {**os.environ, **(environment or {}), **{f"TIDEMARK_{key.upper()}": str(value) for key, value in settings.items()}}
+    return subprocess.run([BINARY, *map(str, words)], capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment, timeout=timeout)
 
 
 class Tidemark:

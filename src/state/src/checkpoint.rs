@@ -178,6 +178,19 @@ impl CheckpointStore {
         })
     }
 
+    /// The same, of a place that must be there: a folder that does not exist is the user's error.
+    pub fn open_existing(url: &str) -> Result<CheckpointStore> {
+        if let Location::File(root) = Location::parse(url)?
+            && !root.is_dir()
+        {
+            return Err(Error::user(
+                SqlState::INVALID_PARAMETER,
+                format!("there is no folder {}", root.display()),
+            ));
+        }
+        CheckpointStore::open(url)
+    }
+
     /// One over these objects, whatever the URL says of them.
     pub fn over(url: &str, objects: Arc<dyn ObjectStore>) -> CheckpointStore {
         CheckpointStore {
@@ -414,14 +427,7 @@ impl CheckpointStore {
     /// Reads `path`, which a manifest names with this size and checksum.
     pub(crate) async fn get_whole(&self, path: &str, size: u64, crc32: u32) -> Result<Bytes> {
         let bytes = self.get(path).await?;
-        let found = crc32fast::hash(&bytes);
-        if bytes.len() as u64 != size || found != crc32 {
-            return Err(is_damaged(path).with_detail(format!(
-                "It has {} bytes with checksum {found:08x}; the manifest \
-                                      names {size} bytes with checksum {crc32:08x}.",
-                bytes.len(),
-            )));
-        }
+        check_whole(path, &bytes, size, crc32)?;
         Ok(bytes)
     }
 
@@ -458,6 +464,12 @@ impl CheckpointStore {
 
     /// The names under `folder`, unsorted.
     pub(crate) async fn list(&self, folder: &str) -> Result<Vec<String>> {
+        let listed = self.list_sizes(folder).await?;
+        Ok(listed.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The names under `folder` with their sizes, unsorted.
+    pub(crate) async fn list_sizes(&self, folder: &str) -> Result<Vec<(String, u64)>> {
         let listed: Vec<_> = self
             .attempt(|| async {
                 let listed = self.store.list(Some(&Path::from(folder)));
@@ -467,10 +479,20 @@ impl CheckpointStore {
                     .map_err(|e| self.failure(folder, e))
             })
             .await?;
-        let names = listed
-            .into_iter()
-            .map(|object: object_store::ObjectMeta| object.location.to_string());
-        Ok(names.collect())
+        let named = |object: object_store::ObjectMeta| (object.location.to_string(), object.size);
+        Ok(listed.into_iter().map(named).collect())
+    }
+
+    /// The name of some object of the place, ours or anybody's, if there is one.
+    pub(crate) async fn any_object(&self) -> Result<Option<String>> {
+        self.attempt(|| async {
+            match self.store.list(None).next().await {
+                Some(Ok(object)) => Ok(Some(object.location.to_string())),
+                Some(Err(e)) => Err(self.failure("list", e)),
+                None => Ok(None),
+            }
+        })
+        .await
     }
 
     /// The content of `path`; a missing object is damage.
@@ -591,6 +613,19 @@ fn remove_staged(folder: &std::path::Path, removed: &mut usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Holds the content of `path` against what a manifest says of it.
+pub(crate) fn check_whole(path: &str, bytes: &[u8], size: u64, crc32: u32) -> Result<()> {
+    let found = crc32fast::hash(bytes);
+    if bytes.len() as u64 == size && found == crc32 {
+        return Ok(());
+    }
+    Err(is_damaged(path).with_detail(format!(
+        "It has {} bytes with checksum {found:08x}; the manifest names {size} bytes with checksum \
+         {crc32:08x}.",
+        bytes.len(),
+    )))
 }
 
 fn is_damaged(path: &str) -> Error {

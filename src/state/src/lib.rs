@@ -1,5 +1,5 @@
 //! What is kept: the in-memory kernels that operators build their state from, and the durable side
-//! (Parquet checkpoints, manifests, restore, compaction, garbage collection).
+//! (Parquet checkpoints, manifests, restore, compaction, garbage collection, backups).
 //!
 //! In memory, state is columnar. [`KeyIndex`] maps key columns to dense ids, a batch at a time;
 //! [`RowStore`] keeps rows column by column under dense ids; an operator keeps its own typed
@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod apart;
+pub mod backup;
 pub mod bytes;
 pub mod checkpoint;
 pub mod chunked;

@@ -41,6 +41,17 @@ pub struct SinkProgress {
     pub log: Vec<FileMeta>,
 }
 
+/// An object as a manifest names it, whatever is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Object<'a> {
+    /// Name within the store.
+    pub path: &'a str,
+    /// Size.
+    pub bytes: u64,
+    /// CRC-32 (IEEE) of the whole object.
+    pub crc32: u32,
+}
+
 /// Everything about one checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -91,17 +102,20 @@ impl Manifest {
             .chain(self.halted.values().flat_map(Halted::answers))
     }
 
+    /// All objects that it names, with their sizes and checksums.
+    pub fn objects(&self) -> impl Iterator<Item = Object<'_>> {
+        let files = self.files().map(|f| (f.path.as_str(), f.bytes, f.crc32));
+        let errors = self.errors.iter();
+        let errors = errors.map(|e| (e.path.as_str(), e.bytes, e.crc32));
+        let kept = self.halted.values().flat_map(|h| &h.kept);
+        let kept = kept.map(|k| (k.path.as_str(), k.bytes, k.crc32));
+        let all = files.chain(errors).chain(kept);
+        all.map(|(path, bytes, crc32)| Object { path, bytes, crc32 })
+    }
+
     /// The names of all objects that it names.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
-        self.files()
-            .map(|f| f.path.as_str())
-            .chain(self.errors.iter().map(|e| e.path.as_str()))
-            .chain(
-                self.halted
-                    .values()
-                    .flat_map(|h| &h.kept)
-                    .map(|k| k.path.as_str()),
-            )
+        self.objects().map(|object| object.path)
     }
 
     /// Its bytes in the store.

@@ -287,6 +287,33 @@ async fn a_lost_folder_is_replaced_by_an_explicit_word_only() {
 }
 
 #[tokio::test]
+async fn a_backup_is_no_store_until_it_is_restored() {
+    let place = Place::new("backup");
+    let (folder, store, mut log) = (place.folder("a"), place.store("s"), Log::default());
+    let first = start(&folder, &store, &mut log, false).await.unwrap();
+    log.checkpoint(&store, 1, 5).await;
+    let (backup, new) = (place.store("b"), place.store("n"));
+    backup::back_up(&store, &backup, &|_| {}).await.unwrap();
+    let fresh = place.folder("f");
+    let error = look(&fresh, &backup, &Log::default().known(), true).await;
+    let text = error.err().unwrap().to_string();
+    assert!(text.contains("is a backup of cluster"), "{text}");
+
+    backup::restore(&backup, &new, &|_| {}).await.unwrap();
+    let text = refusal(&fresh, &new, &Log::default()).await;
+    assert!(text.contains("belongs to cluster"), "{text}");
+    let again = start(&fresh, &new, &mut Log::default(), true)
+        .await
+        .unwrap();
+    assert_eq!(again.cluster, first.cluster);
+    assert_eq!(again.lineage.own().generation, 2);
+    assert!(again.lineage.owns(1, machine::micros()));
+    // The old folder turns up again.
+    let text = refusal(&folder, &new, &log).await;
+    assert!(text.contains("generation 2 after 1"), "{text}");
+}
+
+#[tokio::test]
 async fn a_damaged_log_takes_no_other_clusters_store() {
     let place = Place::new("damaged");
     let (a, b) = (place.folder("a"), place.folder("b"));

@@ -227,7 +227,8 @@ impl CheckpointStore {
         self.delete(useless.map(claim_path).collect()).await
     }
 
-    async fn put_if_absent(&self, path: &str, bytes: Bytes) -> Result<bool> {
+    /// Writes `path` durably; `false` if there is such an object.
+    pub(crate) async fn put_if_absent(&self, path: &str, bytes: Bytes) -> Result<bool> {
         self.attempt(|| self.put(path, bytes.clone())).await
     }
 }
