@@ -26,6 +26,7 @@ need g++ have c++
 need make have make
 need pkg-config have pkg-config
 need libssl-dev pkg-config --exists openssl
+[ "$what" != test ] || need iproute2 have ip
 [ "$what" != test ] || need openssl sh -c 'command -v openssl'
 need protobuf-compiler have protoc
 need zlib1g-dev pkg-config --exists zlib

@@ -36,7 +36,8 @@ class Nodes(Server):
         """Whether all nodes do a part of the work, and nothing is about to begin anew."""
         try:
             with self.connect() as connection:
-                return all(int(row[9]) > 0 for row in connection.execute("SHOW CLUSTER").fetchall()[: 1 + len(self.others)])
+                works = [int(row[9]) > 0 for row in connection.execute("SHOW CLUSTER").fetchall()]
+                return works == [True] * (1 + len(self.others))
         except Exception:  # they find each other
             return False
 

@@ -351,7 +351,9 @@ mod tests {
         let started = thread("a thread".into(), move || {
             // A thread may wait, and belongs to the runtime of its starter.
             let (begun, beside) = oneshot::channel();
-            spawn(async move { drop(begun.send(8)) });
+            spawn(async move {
+                let _ = begun.send(8);
+            });
             let _ = done.send(block_on(beside));
         });
         started.unwrap().ended().await;

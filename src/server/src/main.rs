@@ -14,7 +14,7 @@ use tidemark_common::config::Config;
 use tidemark_common::network::Link;
 use tidemark_common::{Error, ErrorKind, Result, machine};
 use tidemark_node::cluster::Doorway;
-use tidemark_node::network::{RealNetwork, Secret};
+use tidemark_node::network::{RealNetwork, SECRET_VARIABLE, Secret};
 use tidemark_node::{CatalogChange, Engine, Services, StoreHealth};
 use tidemark_plan::{ROOT, Role};
 use tidemark_server::cli::{Cli, Command, Start};
@@ -26,9 +26,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-
-/// The environment variable with the cluster secret itself.
-const CLUSTER_SECRET: &str = "TIDEMARK_CLUSTER_SECRET";
 
 fn main() {
     match Cli::parse().into_command() {
@@ -46,8 +43,9 @@ fn start_node(start: Start) {
     if let Err(e) = runtime.block_on(run(config, structured, first_password)) {
         fail(&e);
     }
-    // Blocking reads of a source may still be under way; they hold nothing that must be saved.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    // Reads of a source and merges of files may still be under way; they hold nothing that must be
+    // saved, and must not meet a runtime that ends.
+    std::process::exit(0);
 }
 
 fn runtime() -> Runtime {
@@ -214,7 +212,7 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
 
 /// The secret that the nodes of the cluster share, if there is one.
 fn cluster_secret(config: &Config) -> Result<Option<Secret>> {
-    match std::env::var(CLUSTER_SECRET) {
+    match std::env::var(SECRET_VARIABLE) {
         Ok(secret) if !secret.is_empty() => Secret::new(secret.as_bytes()).map(Some),
         _ if config.cluster_secret_file.is_empty() => Ok(None),
         _ => Secret::read(&config.cluster_secret_file).map(Some),

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from harness import BINARY, ROOT, Tidemark, command, eventually
-from test_cluster import Cluster
+from cluster import Cluster
 from test_crash import states
 
 MADE = re.compile(r"backup of epoch (\d+), (\d+ \w+) old: (\d+) files?, ([\d.]+ \w+) copied, ([\d.]+ \w+) there already, in (\S+)\n")

@@ -8,85 +8,8 @@ import time
 import psycopg
 import pytest
 
-from harness import Tidemark, eventually
-
-
-class Cluster:
-    """Nodes with folders of their own, one checkpoint store and one secret."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self.secret = folder / "cluster.secret"
-        self.secret.write_text("a secret that only these nodes have\n")
-        self.key = folder / "secret.key"
-        self.key.write_text(base64.b64encode(random.randbytes(32)).decode() + "\n")
-        self.nodes = {}
-        for number in (1, 2, 3):
-            self.add(number)
-
-    def add(self, number):
-        self.nodes[number] = Tidemark(self.folder / f"node{number}")
-        return self.nodes[number]
-
-    def start(self, *numbers, secret=None, **settings):
-        join = ",".join(f"127.0.0.1:{node.port + 2}" for node in self.nodes.values())
-        for number in numbers or self.nodes:
-            usual = dict(checkpoint_url=f"file://{self.folder}/store", checkpoint_ms=300, cluster_secret_file=secret or self.secret, secret_key_file=self.key,
-                         memory_limit="4GB")
-            self.nodes[number].start(workers=1, wait=False, node_id=number, join=join, **{**usual, **settings})
-        return self
-
-    def kill_all(self):
-        for node in self.nodes.values():
-            if node.running:
-                node.process.send_signal(signal.SIGCONT)
-            node.kill()
-
-    def run(self, text, number=None, timeout=30.0):
-        """Runs a statement at a node, or at any that lives, again and again until it is done. Only for what may be done twice."""
-        def once():
-            alive = [n for n, node in self.nodes.items() if node.running]
-            with self.nodes[number or random.choice(alive)].connect() as connection:
-                cursor = connection.execute(text)
-                return cursor.fetchall() if cursor.description else [()]
-
-        return eventually(once, timeout)
-
-    def refusal(self, text):
-        """The code of the error that a statement ends with at any node that lives."""
-        alive = [node for node in self.nodes.values() if node.running]
-        try:
-            with random.choice(alive).connect() as connection:
-                connection.execute(text)
-        except psycopg.Error as error:
-            return error.sqlstate
-        return None
-
-    def members(self):
-        """Number, role and state of each node."""
-        return sorted((int(row[0]), row[1], row[2]) for row in self.run("SHOW CLUSTER"))
-
-    def vnodes(self):
-        """How many vnodes each node has."""
-        return {int(row[0]): int(row[8]) for row in self.run("SHOW CLUSTER")}
-
-    def settled(self, voters, timeout=30.0):
-        """Waits until there is a leader, so many members vote, and all that run do a part of the work."""
-        def is_settled():
-            rows = self.run("SHOW CLUSTER")
-            works = [int(row[9]) > 0 for row in rows if self.nodes[int(row[0])].running]
-            return sum(row[1] in ("leader", "voter") for row in rows) == voters and all(works)
-
-        return eventually(is_settled, timeout)
-
-    def leader(self):
-        (leader,) = [number for number, role, _ in self.members() if role == "leader"]
-        return leader
-
-    def followers(self):
-        leader = self.leader()
-        return [number for number in self.nodes if number != leader]
+from cluster import Cluster
+from harness import eventually
 
 
 @pytest.fixture

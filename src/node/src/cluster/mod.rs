@@ -22,6 +22,7 @@ mod status;
 pub use links::{Doorway, NodeInfo, SqlLinks};
 pub use status::{GroupStatus, NodeStatus, Role};
 
+use crate::network::SECRET_VARIABLE;
 use crate::ownership::DataFolder;
 use async_trait::async_trait;
 use forming::Place;
@@ -96,7 +97,9 @@ impl Seat {
         };
         let shared = Arc::new(Shared::new(member, addresses.clone(), data.cluster()?));
         doorway.is_of(&shared);
-        let listens = !config.join.is_empty() || !config.cluster_secret_file.is_empty();
+        let has_secret = std::env::var_os(SECRET_VARIABLE).is_some_and(|s| !s.is_empty());
+        let has_secret = has_secret || !config.cluster_secret_file.is_empty();
+        let listens = has_secret || !config.join.is_empty();
         if listens || known.as_ref().is_some_and(|k| !k.members.is_alone(member)) {
             let network = network.ok_or_else(|| {
                 Error::unsupported("a cluster needs a network, and this node has none")

@@ -85,11 +85,20 @@ impl Crew {
     /// Asks all members that are not drained for their workers; those that do not answer soon are
     /// left out.
     pub async fn gather(site: &Arc<Site>, generation: u64, sealed: Option<String>) -> Result<Crew> {
-        let terms = Terms { generation, sealed };
         let config = &site.config;
         let status = site.membership.status();
         let mut others: Vec<_> = status.nodes.iter().collect();
         others.retain(|node| node.member != status.member && !node.is_drained);
+        // Who is known to be away, or starts anew, need not be reached by those who are there.
+        let is_expected = |member| site.patience(member) > OFFER_PATIENCE;
+        let there = |node: &&&NodeStatus| node.answers != Some(false) && !is_expected(node.member);
+        let there = others.iter().filter(there);
+        let mates = there.map(|node| (node.member, node.addresses.rpc.clone()));
+        let terms = Terms {
+            generation,
+            sealed,
+            mates: mates.collect(),
+        };
         let asked = others.into_iter();
         let asked = asked.map(async |node| {
             let rpc = node.addresses.rpc.clone();
@@ -131,8 +140,29 @@ impl Crew {
         let mut nodes = vec![own];
         let mut links = Vec::new();
         let room = |nodes: &[Mate]| VNODES - nodes.iter().map(|n| n.workers).sum::<usize>();
-        for (mate, link, offer) in found.into_iter().flatten() {
-            if offer.fits(room(&nodes)) {
+        let mut found: Vec<_> = found.into_iter().flatten().collect();
+        let mut apart: Vec<MemberId> = Vec::new();
+        // Two that do not reach each other cannot both work: rather those whom more reach.
+        let misses = |member: MemberId, offer: &Offer| {
+            let by = found
+                .iter()
+                .filter(|(_, _, o)| o.unreached.contains(&member));
+            (offer.unreached.len() + by.count(), member)
+        };
+        let misses: Vec<_> = found.iter().map(|(m, _, o)| misses(m.member, o)).collect();
+        found.sort_by_key(|(mate, ..)| misses.iter().find(|(_, m)| *m == mate.member).copied());
+        for (mate, link, offer) in found {
+            let is_apart = nodes
+                .iter()
+                .any(|node| offer.unreached.contains(&node.member));
+            if is_apart || apart.contains(&mate.member) {
+                let node = mate.member;
+                tracing::warn!(
+                    node,
+                    "another node does not reach all that work: it is left out"
+                );
+            } else if offer.fits(room(&nodes)) {
+                apart.extend(&offer.unreached);
                 nodes.push(mate);
                 links.push(link);
             }
@@ -254,8 +284,13 @@ impl Crew {
             tracing::info!(generation, ?nodes, "these nodes work together");
             machine::spawn(tell_limits(Arc::downgrade(self), ears));
         }
-        machine::spawn(watch_members(Arc::downgrade(self)));
         Ok(ways)
+    }
+
+    /// What it does can be read: from now on other nodes may join it. What is under way before that
+    /// is not begun anew for anybody who comes.
+    pub fn opened(self: &Arc<Self>) {
+        machine::spawn(watch_members(Arc::downgrade(self)));
     }
 
     /// A command for one worker or all, as far as they are on other nodes. It is sent before the
@@ -454,16 +489,22 @@ async fn watch_members(crew: Weak<Crew>) {
         if now.duration_since(*since.get_or_insert(now)) < SETTLED {
             continue;
         }
+        let mates = crew.muster.nodes.iter();
+        let terms = Terms {
+            mates: mates.map(|m| (m.member, m.rpc.clone())).collect(),
+            ..crew.terms.clone()
+        };
         for node in new {
             let asked = machine::timeout(OFFER_PATIENCE, async {
                 let mut link = crew
                     .site
-                    .connect(&node.addresses.rpc, &Wants::Offer(crew.terms.clone()))
+                    .connect(&node.addresses.rpc, &Wants::Offer(terms.clone()))
                     .await?;
                 receive::<Offer>(&mut link, OFFER_PATIENCE).await
             });
             let has: usize = crew.muster.nodes.iter().map(|node| node.workers).sum();
-            if matches!(asked.await, Some(Ok(offer)) if offer.fits(VNODES - has)) {
+            let fits = |offer: &Offer| offer.unreached.is_empty() && offer.fits(VNODES - has);
+            if matches!(asked.await, Some(Ok(offer)) if fits(&offer)) {
                 tracing::info!(
                     node = node.member,
                     "another node can work: the work begins anew \

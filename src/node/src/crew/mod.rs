@@ -49,6 +49,8 @@ use tokio::sync::watch;
 
 /// How long a node may take to answer that is asked for its workers.
 const OFFER_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a node may take to be reached by another one.
+const REACH_PATIENCE: Duration = Duration::from_millis(400);
 /// How long the store may take to say whose it is.
 const CLAIM_PATIENCE: Duration = Duration::from_millis(800);
 /// How long a node may take that led, handed the lead over and starts anew.
@@ -71,6 +73,8 @@ enum Wants {
     Exchange { generation: u64, from: usize },
     /// Rows are asked for.
     Rows { generation: u64 },
+    /// To know that the other end is reached.
+    Reach,
 }
 
 /// Who works for this incarnation has its store and its secret key.
@@ -80,6 +84,8 @@ struct Terms {
     generation: u64,
     /// Something that is sealed with the key, if anything is.
     sealed: Option<String>,
+    /// Whom it should reach, and where they are.
+    mates: Vec<(MemberId, String)>,
 }
 
 /// Of what the nodes of a crew say to each other. While a cluster is changed to another release, a
@@ -95,6 +101,9 @@ struct Offer {
     /// Why they cannot, though they are there.
     #[serde(default)]
     refusal: Option<String>,
+    /// Whom they do not reach of those that they should.
+    #[serde(default)]
+    unreached: Vec<MemberId>,
 }
 
 impl Offer {
@@ -279,10 +288,23 @@ impl Site {
         }
     }
 
+    /// Whom this node does not reach of these.
+    async fn unreached(&self, mates: &[(MemberId, String)]) -> Vec<MemberId> {
+        let own = self.membership.status().member;
+        let others = mates.iter().filter(|(member, _)| *member != own);
+        let reached = others.map(async |(member, rpc)| {
+            let reached = machine::timeout(REACH_PATIENCE, self.connect(rpc, &Wants::Reach)).await;
+            (!matches!(reached, Some(Ok(_)))).then_some(*member)
+        });
+        let unreached = futures::future::join_all(reached).await;
+        unreached.into_iter().flatten().collect()
+    }
+
     /// What this node can do, on these terms.
     async fn offer(&self, terms: &Terms) -> Offer {
         let (store, vault) = (&self.store, &self.outside.vault);
-        let claim = machine::timeout(CLAIM_PATIENCE, store.claim_of(terms.generation)).await;
+        let claim = machine::timeout(CLAIM_PATIENCE, store.claim_of(terms.generation));
+        let (claim, unreached) = tokio::join!(claim, self.unreached(&terms.mates));
         let refusal = match claim {
             Some(Ok(Some(_))) => match terms.sealed.as_ref().map(|text| vault.unseal(text)) {
                 Some(Err(error)) => {
@@ -307,6 +329,7 @@ impl Site {
             workers: self.config.workers,
             version: VERSION,
             refusal,
+            unreached,
         }
     }
 
@@ -340,6 +363,7 @@ impl Workplace for Site {
                     None => Ok(()),
                 }
             }
+            Wants::Reach => Ok(()),
         }
     }
 }

@@ -213,6 +213,7 @@ impl Engine {
             .await
             .map_err(|_| Error::internal("the coordinator ended before it opened"))??;
         drop(ended);
+        crew.opened();
         *node.threads.lock() = threads;
         let node = Arc::new(node);
         machine::spawn(follow_sources(Arc::downgrade(&node)));

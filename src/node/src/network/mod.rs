@@ -28,7 +28,7 @@ mod stream;
 mod tls;
 
 pub use listener::RealListener;
-pub use secret::Secret;
+pub use secret::{SECRET_VARIABLE, Secret};
 pub use stream::LinkStream;
 
 use async_trait::async_trait;

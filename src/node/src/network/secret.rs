@@ -4,6 +4,8 @@ use ring::hmac;
 use std::path::Path;
 use tidemark_common::{Error, Result, SqlState, machine};
 
+/// The environment variable with the secret itself.
+pub const SECRET_VARIABLE: &str = "TIDEMARK_CLUSTER_SECRET";
 /// Bytes of a secret at least.
 const SECRET_BYTES_MIN: usize = 16;
 /// Bytes of a proof.

@@ -20,17 +20,22 @@ use crate::{TableForm, TableSpec};
 use arrow::array::*;
 use arrow::compute;
 use arrow::datatypes::UInt16Type;
+use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::HashSet;
 use std::cmp::Ordering;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidemark_common::{Epoch, Error, Result, machine};
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Epochs of one size class that are merged.
 const FAN_IN: usize = 8;
+/// And at most: whoever is behind goes on in steps of which each ends soon.
+const FAN_IN_MAX: usize = 3 * FAN_IN;
+/// Files of a merge that are opened at a time: a store may take its time to answer.
+const OPENED_AT_ONCE: usize = 8;
 /// Files smaller than this are of the lowest class.
 const SMALLEST_BYTES: u64 = 64 * 1024;
 /// Rows gathered at a time.
@@ -93,8 +98,8 @@ pub fn plan_compaction(files: &[FileMeta]) -> Option<Compaction> {
     })
 }
 
-/// A run of epochs, none above `class` and at least [`FAN_IN`] of it; it begins and ends with one
-/// of that class.
+/// A run of epochs, none above `class` and at least [`FAN_IN`] of it, the oldest [`FAN_IN_MAX`] if
+/// they are more; it begins and ends with one of that class.
 fn neighbours(classes: &[u32], class: u32) -> Option<Range<usize>> {
     let (mut start, mut last, mut count) = (0, 0, 0);
     for (i, c) in classes.iter().chain([&u32::MAX]).enumerate() {
@@ -109,6 +114,9 @@ fn neighbours(classes: &[u32], class: u32) -> Option<Range<usize>> {
             }
             last = i;
             count += 1;
+            if count == FAN_IN_MAX {
+                return Some(start..last + 1);
+            }
         }
     }
     None
@@ -268,6 +276,11 @@ impl Pace {
         (pace, waits)
     }
 
+    /// So long it only waited for the store.
+    fn waited(&mut self, time: Duration) {
+        self.worked_since += time;
+    }
+
     /// Rests after a piece of work. Ends at once when nobody waits any more.
     fn rest(&mut self) -> Result<()> {
         let (pause, wanted) = (machine::elapsed(self.worked_since), &mut self.wanted);
@@ -306,15 +319,7 @@ pub(super) fn merge_files(
         has_written: false,
         finished,
     };
-    for files in sequences(compaction.files) {
-        let mut cursor = Cursor {
-            files: Sequence::new(files),
-            records: None,
-            keys: OrderedKeys::encode(&[], 0),
-            vnodes: UInt16Array::from(Vec::<u16>::new()),
-            at: 0,
-            slot: 0,
-        };
+    for mut cursor in opened(store, spec, sequences(compaction.files))? {
         if let Some(records) = cursor.load(&mut merge.reading, merge.slots.len())? {
             merge.hold(records);
             merge.cursors.push(cursor);
@@ -323,14 +328,42 @@ pub(super) fn merge_files(
     merge.run()
 }
 
-/// The files as sequences that are each sorted by (vnode, key), newest epoch first.
+/// Cursors over these sequences, the first records of which are there.
+fn opened(
+    store: &CheckpointStore,
+    spec: &TableSpec,
+    sequences: Vec<Vec<FileMeta>>,
+) -> Result<Vec<Cursor>> {
+    let opened = sequences.into_iter().map(async |files| {
+        let mut files = Sequence::new(files);
+        let records = files.next(store, spec).await?;
+        Ok(Cursor {
+            files,
+            records,
+            keys: OrderedKeys::encode(&[], 0),
+            vnodes: UInt16Array::from(Vec::<u16>::new()),
+            at: 0,
+            slot: 0,
+        })
+    });
+    let opened = stream::iter(opened).buffered(OPENED_AT_ONCE);
+    machine::block_on(opened.try_collect())
+}
+
+/// The files as sequences that are each sorted by (vnode, key), newest epoch first. A small file is
+/// one by itself: it is opened beside others, and not after them.
 fn sequences(mut files: Vec<FileMeta>) -> Vec<Vec<FileMeta>> {
     let place = |f: &FileMeta| (std::cmp::Reverse(f.epoch), f.vnode_min, f.vnode_max);
     files.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.path.cmp(&b.path)));
     let mut all: Vec<Vec<FileMeta>> = Vec::new();
     for file in files {
         match all.last_mut() {
-            Some(last) if last.last().is_some_and(|l| follows(l, &file)) => last.push(file),
+            Some(last)
+                if file.bytes >= SMALLEST_BYTES
+                    && last.last().is_some_and(|l| follows(l, &file)) =>
+            {
+                last.push(file)
+            }
             _ => all.push(vec![file]),
         }
     }
@@ -379,8 +412,10 @@ impl Cursor {
             reading.pace.rest()?;
             // The piece that was read goes before the next one comes.
             self.records = None;
+            let asked = machine::now();
             let next = self.files.next(reading.store, reading.spec);
             self.records = machine::block_on(next)?;
+            reading.pace.waited(machine::elapsed(asked));
             if self.records.is_none() {
                 return Ok(None);
             }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use tidemark_common::{Error, Result, VNODES};
 
 /// Files and pieces read ahead while an earlier one is decoded.
-const READ_AHEAD: usize = 2;
+const READ_AHEAD: usize = 4;
 /// Bytes of neighbouring row groups that are read at once.
 const PIECE_BYTES: u64 = 4 << 20;
 /// A file of that size or less is read at once: asking for its footer first would take longer.

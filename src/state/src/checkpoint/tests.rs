@@ -606,10 +606,8 @@ async fn names_that_occur_twice_are_told_apart() {
     assert_eq!(rows, [upserts]);
 }
 
-#[test]
-fn compaction_is_logarithmic() {
-    // A thousand checkpoints of 64 KiB by two workers: each byte is rewritten once per size class.
-    let file = |epoch: u64, worker: u64, bytes: u64| FileMeta {
+fn file_of(epoch: u64, worker: u64, bytes: u64) -> FileMeta {
+    FileMeta {
         path: format!("{epoch}-{worker}"),
         table: TABLE,
         epoch: Epoch(epoch),
@@ -620,7 +618,29 @@ fn compaction_is_logarithmic() {
         vnode_min: 0,
         vnode_max: 0,
         footer: None,
-    };
+    }
+}
+
+#[test]
+fn who_is_behind_with_compaction_goes_on_in_steps() {
+    let mut files: Vec<FileMeta> = (1..=1000).map(|epoch| file_of(epoch, 0, 2000)).collect();
+    let mut steps = 0;
+    while let Some(compaction) = plan_compaction(&files) {
+        assert!(compaction.files.len() <= 24, "{}", compaction.files.len());
+        let newest = compaction.files.iter().map(|f| f.epoch.0).max().unwrap();
+        let bytes = compaction.files.iter().map(|f| f.bytes).sum();
+        files.retain(|f| !compaction.files.contains(f));
+        files.push(file_of(newest, 0, bytes));
+        steps += 1;
+    }
+    assert!(steps <= 60, "{steps} steps");
+    assert!(files.len() <= 16, "{} files", files.len());
+}
+
+#[test]
+fn compaction_is_logarithmic() {
+    // A thousand checkpoints of 64 KiB by two workers: each byte is rewritten once per size class.
+    let file = file_of;
     let (mut files, mut written, mut most) = (Vec::new(), 0, 0);
     for epoch in 1..=1000 {
         files.extend([file(epoch, 0, 32 << 10), file(epoch, 1, 32 << 10)]);

@@ -219,7 +219,7 @@ fn a_successor_sees_all_that_a_writer_delivers_which_does_not_know_of_it() {
                     };
                     marker = delivered.marker;
                 }
-                drop(ends.send(()));
+                let _ = ends.send(());
             });
             machine::pause(dice.between(Duration::ZERO, Duration::from_millis(12)));
             deliver_all(open(&successor(&broker)).as_mut(), &epochs);
