@@ -5,8 +5,8 @@
 //! stream u32 | length of faulty u32 | faulty, JSON | length u32 | of the stream
 //! ```
 //!
-//! Little-endian. Streams are numbered in the order in which they begin. Weights are the last column
-//! of streams that have them. A batch without a byte of columns stands apart from all streams, in
+//! Little-endian. Streams are numbered in the order in which they begin. Weights are the last
+//! column of streams that have them. A batch without a byte of columns stands apart from all streams, in
 //! the form that changes have in the log.
 
 use super::unreadable;

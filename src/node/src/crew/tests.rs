@@ -235,9 +235,8 @@ fn reports_arrive_as_they_were() {
     let sent = Report::Figures(figures)
         .encode(&mut BatchWriter::new(Compression::None))
         .unwrap();
-    assert!(
-        matches!(Report::decode(&sent, &mut BatchReader::default()).unwrap(), Some(Report::Figures(f)) if f[0].rows == 5)
-    );
+    let arrived = Report::decode(&sent, &mut BatchReader::default()).unwrap();
+    assert!(matches!(arrived, Some(Report::Figures(f)) if f[0].rows == 5));
     assert!(Report::decode(&[7], &mut BatchReader::default()).is_err());
 }
 
