@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Little-endian. Streams are numbered in the order in which they begin. Weights are the last
-//! column of streams that have them. A batch without a byte of columns stands apart from all streams, in
-//! the form that changes have in the log.
+//! column of streams that have them. A batch without a byte of columns stands apart from all
+//! streams, in the form that changes have in the log.
 
 use super::unreadable;
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
