@@ -27,6 +27,13 @@ fn number(entry: &Entry) -> Option<u64> {
     }
 }
 
+/// In lists that raft-rs keeps as sets.
+fn in_order(mut members: Members) -> Members {
+    members.voters.sort_unstable();
+    members.learners.sort_unstable();
+    members
+}
+
 struct Running {
     replica: Replica,
     encoder: Encoder,
@@ -398,7 +405,8 @@ impl Group {
             };
             let reached = running.replica.decided();
             assert_eq!(reached, decided, "{}: node {member}", self.what);
-            let known = running.replica.members().clone();
+            let known = in_order(running.replica.members().clone());
+            let members = in_order(members.clone());
             assert_eq!(known, members, "{}: node {member}", self.what);
         }
         // Nothing is decided twice.
