@@ -266,7 +266,7 @@ impl Machine for LocalMachine {
         static APART: OnceLock<Option<Runtime>> = OnceLock::new();
         let runtime = || {
             let mut runtime = tokio::runtime::Builder::new_multi_thread();
-            let runtime = runtime.worker_threads(1).thread_name("apart").enable_all();
+            let runtime = runtime.worker_threads(2).thread_name("apart").enable_all();
             runtime.build().ok()
         };
         match APART.get_or_init(runtime) {

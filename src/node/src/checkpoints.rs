@@ -3,6 +3,7 @@
 
 use crate::store::Claim;
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,6 +16,9 @@ use tidemark_state::errors::{ErrorsFile, KeptError, encode_errors};
 use tidemark_state::halted::KeptFile;
 use tidemark_state::manifest::Manifest;
 use tidemark_worker::{KeptErrors, SealedErrors, Storing};
+
+/// Tables whose files are merged at a time.
+const MERGED_AT_ONCE: usize = 3;
 
 /// Committed checkpoints that `SHOW CHECKPOINTS` remembers.
 const SHOWN_MAX: usize = 100;
@@ -167,30 +171,31 @@ impl Checkpoints {
     }
 
     async fn compact(&self, manifest: &Manifest) {
-        let Storing {
-            store, generation, ..
-        } = &self.storing;
-        for files in manifest.tables.values() {
-            let Some(table) = files.first().map(|f| f.table) else {
-                continue;
-            };
-            // The files of a halted job may be what it waits for.
-            if manifest.halted.contains_key(&table.relation) {
-                continue;
-            }
-            let (Some(compaction), Some(spec)) = (plan_compaction(files), self.storing.spec(table))
-            else {
-                continue;
-            };
-            let replaced: Vec<FileMeta> = compaction.files.clone();
+        // The files of a halted job may be what it waits for.
+        let tables = manifest.tables.values().filter(|files| {
+            let first = files.first();
+            first.is_some_and(|f| !manifest.halted.contains_key(&f.table.relation))
+        });
+        let planned = tables.filter_map(|files| {
+            let (compaction, spec) = (plan_compaction(files), self.storing.spec(files[0].table));
+            Some((compaction?, spec?))
+        });
+        let planned: Vec<_> = planned.collect();
+        let merged = stream::iter(planned).map(async |(compaction, spec)| {
+            let Storing {
+                store, generation, ..
+            } = &self.storing;
             let by = store
                 .compact(&compaction, &spec, *generation, manifest.epoch)
                 .await;
             if let Ok(files) = &by {
                 self.unnamed.lock().extend(files.iter().cloned());
             }
+            let replaced = compaction.files;
             self.events.tell(Event::Compacted { replaced, by });
-        }
+        });
+        let mut merged = merged.buffer_unordered(MERGED_AT_ONCE);
+        while merged.next().await.is_some() {}
     }
 
     async fn collect(&self, manifest: &Manifest) {

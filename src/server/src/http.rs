@@ -72,7 +72,7 @@ pub fn router(slot: Slot, store: Arc<StoreHealth>, doorway: Doorway) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/", get(status).with_state(readiness.clone()))
-        .route_layer(from_fn_with_state(slot.clone(), admit))
+        .route_layer(from_fn_with_state(readiness.clone(), admit))
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready).with_state(readiness))
         .with_state(slot)
@@ -80,14 +80,19 @@ pub fn router(slot: Slot, store: Arc<StoreHealth>, doorway: Doorway) -> Router {
 
 /// Lets a request from another machine pass if it says who sends it.
 async fn admit(
-    State(slot): State<Slot>,
+    State(Readiness { slot, doorway, .. }): State<Readiness>,
     ConnectInfo(Peer(from)): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
     if !from.to_canonical().is_loopback() {
         let Some(server) = slot.get() else {
-            return unready("starting".into()).into_response();
+            // Who may look is known where the catalog is.
+            let reason = match doorway.leader() {
+                Some(leader) => format!("node {} leads the cluster: ask there", leader.member),
+                None => "starting".into(),
+            };
+            return unready(reason).into_response();
         };
         let (gate, catalog) = (&server.gate, server.engine.catalog());
         let admitted = match basic(request.headers()) {

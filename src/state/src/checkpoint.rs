@@ -385,8 +385,8 @@ impl CheckpointStore {
     /// Merges the files of `compaction` and writes what comes out, in files of bounded size;
     /// `epoch` is the one being written now (it protects the files until a manifest names them).
     /// The inputs stay until garbage is collected ([`crate::garbage`]). Memory: a row group of each
-    /// input, a few thousand rows, and one output. It works half of the time, and ends where it is
-    /// when the future is dropped.
+    /// input, a few thousand rows, and one output. A long one works half of the time, and it ends
+    /// where it is when the future is dropped.
     pub async fn compact(
         &self,
         compaction: &Compaction,
@@ -404,7 +404,7 @@ impl CheckpointStore {
             "tables/{table}/{generation}-{epoch}-c{:08x}",
             compaction.checksum()
         );
-        let (pace, _ends_it) = merge::Pace::new();
+        let (pace, _ends_it) = merge::Pace::of(&compaction.files);
         let (store, spec, compaction) = (self.clone(), spec.clone(), compaction.clone());
         let merged = machine::blocking(move || {
             let mut files: Vec<FileMeta> = Vec::new();

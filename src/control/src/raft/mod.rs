@@ -100,11 +100,15 @@ pub enum MemberChange {
     Drain(MemberId, bool),
 }
 
-/// What an entry that changes members says beside raft-rs's words: a map of the addresses of those
-/// that are added, or this.
+/// What an entry that changes members says of one beside raft-rs's words. Builds that know of no
+/// drained members read its addresses.
 #[derive(Serialize, Deserialize)]
-struct Drained {
-    drained: BTreeMap<MemberId, bool>,
+struct Placed {
+    #[serde(flatten)]
+    addresses: Addresses,
+    /// It is drained from now on, or no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drained: Option<bool>,
 }
 
 /// What is known of a group before a member takes part.
@@ -330,12 +334,26 @@ impl Replica {
                 "the members are being changed already",
             ));
         }
-        let (mut added, mut drained) = (BTreeMap::new(), BTreeMap::new());
-        let voters = &self.raw.store().members().voters;
+        let members = self.members();
+        let drains = |change: &MemberChange| match change {
+            MemberChange::Drain(member, _) => !members.all().contains(member),
+            _ => false,
+        };
+        if changes.iter().any(drains) {
+            return Err(Error::user(
+                SqlState::UNDEFINED_OBJECT,
+                "that node does not belong to the cluster any more",
+            ));
+        }
+        let mut placed = BTreeMap::new();
+        let mut place = |member: MemberId, addresses: &Addresses, drained| {
+            let addresses = addresses.clone();
+            placed.insert(member, Placed { addresses, drained });
+        };
         let single = |change: &MemberChange| {
             let (kind, member) = match change {
                 MemberChange::Add(member, addresses) => {
-                    added.insert(*member, addresses.clone());
+                    place(*member, addresses, None);
                     (ConfChangeType::AddLearnerNode, member)
                 }
                 MemberChange::Demote(member) => (ConfChangeType::AddLearnerNode, member),
@@ -343,8 +361,13 @@ impl Replica {
                 MemberChange::Remove(member) => (ConfChangeType::RemoveNode, member),
                 // For raft it stays what it is.
                 MemberChange::Drain(member, is_drained) => {
-                    drained.insert(*member, *is_drained);
-                    match voters.contains(member) {
+                    let addresses = members.addresses.get(member);
+                    place(
+                        *member,
+                        addresses.unwrap_or(&Addresses::default()),
+                        Some(*is_drained),
+                    );
+                    match members.voters.contains(member) {
                         true => (ConfChangeType::AddNode, member),
                         false => (ConfChangeType::AddLearnerNode, member),
                     }
@@ -359,12 +382,8 @@ impl Replica {
             changes: changes.iter().map(single).collect(),
             ..Default::default()
         };
-        let context = match drained.is_empty() {
-            true => serde_json::to_vec(&added),
-            false => serde_json::to_vec(&Drained { drained }),
-        };
-        change.context =
-            context.map_err(|e| Error::internal(format!("members cannot be encoded: {e}")))?;
+        change.context = serde_json::to_vec(&placed)
+            .map_err(|e| Error::internal(format!("members cannot be encoded: {e}")))?;
         change.set_transition(ConfChangeTransition::Auto);
         self.raw
             .propose_conf_change(Vec::new(), change)
@@ -520,13 +539,12 @@ impl Replica {
         let conf = self.raw.apply_conf_change(&change).map_err(broken)?;
         let mut members = self.members().with(conf);
         if !change.context.is_empty() {
-            let damaged = |e| Error::corrupt(format!("log entry {}: {e}", entry.index));
-            match serde_json::from_slice::<Drained>(&change.context) {
-                Ok(Drained { drained }) => members.drain(drained),
-                Err(_) => {
-                    let added: BTreeMap<MemberId, Addresses> =
-                        serde_json::from_slice(&change.context).map_err(damaged)?;
-                    members.addresses.extend(added);
+            let placed: BTreeMap<MemberId, Placed> = serde_json::from_slice(&change.context)
+                .map_err(|e| Error::corrupt(format!("log entry {}: {e}", entry.index)))?;
+            for (member, Placed { addresses, drained }) in placed {
+                members.addresses.insert(member, addresses);
+                if let Some(is_drained) = drained {
+                    members.drain(member, is_drained);
                 }
             }
         }

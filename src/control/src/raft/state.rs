@@ -103,15 +103,12 @@ impl Members {
         members
     }
 
-    /// These are drained from now on, or no more.
-    pub(super) fn drain(&mut self, changes: BTreeMap<MemberId, bool>) {
-        let all = self.all();
-        for (member, is_drained) in changes {
-            match is_drained && all.contains(&member) {
-                true => self.drained.insert(member),
-                false => self.drained.remove(&member),
-            };
-        }
+    /// It is drained from now on, or no more.
+    pub(super) fn drain(&mut self, member: MemberId, is_drained: bool) {
+        match is_drained {
+            true => self.drained.insert(member),
+            false => self.drained.remove(&member),
+        };
     }
 
     /// All of them.

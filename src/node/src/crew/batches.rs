@@ -2,7 +2,7 @@
 //! once, and a batch is little more than its columns.
 //!
 //! ```text
-//! stream u32 | length of faulty u32 | faulty, JSON | length u32 | of the stream
+//! stream u32 | weights u8 | length of faulty u32 | faulty, JSON | length u32 | of the stream
 //! ```
 //!
 //! Little-endian. Streams are numbered in the order in which they begin. Weights are the last
@@ -90,6 +90,7 @@ impl BatchWriter {
         let changes = &changes.compacted();
         if changes.is_empty() || changes.rows().num_columns() == 0 {
             into.put_u32_le(APART);
+            into.put_u8(0);
             put_length(faulty.len(), into)?;
             into.extend_from_slice(&faulty);
             let mut bytes = Vec::new();
@@ -100,6 +101,7 @@ impl BatchWriter {
         }
         let stream = self.stream(changes)?;
         into.put_u32_le(stream.number);
+        into.put_u8(changes.weights().is_some().into());
         put_length(faulty.len(), into)?;
         into.extend_from_slice(&faulty);
         let mut columns = changes.rows().columns().to_vec();
@@ -148,6 +150,7 @@ impl BatchReader {
     /// Takes changes from the front of what is left of a frame.
     pub(super) fn take(&mut self, from: &mut &[u8]) -> Result<ChangeBatch> {
         let number = from.try_get_u32_le().map_err(unreadable)?;
+        let has_weights = from.try_get_u8().map_err(unreadable)? != 0;
         let faulty = match take_bytes(from)? {
             [] => Vec::new(),
             faulty => serde_json::from_slice(faulty).map_err(unreadable)?,
@@ -155,12 +158,12 @@ impl BatchReader {
         let bytes = take_bytes(from)?;
         let changes = match number {
             APART => wire::decode_changes(bytes)?,
-            number => self.decode(number as usize, bytes)?,
+            number => self.decode(number as usize, has_weights, bytes)?,
         };
         Ok(changes.with_faulty(faulty))
     }
 
-    fn decode(&mut self, number: usize, bytes: &[u8]) -> Result<ChangeBatch> {
+    fn decode(&mut self, number: usize, has_weights: bool, bytes: &[u8]) -> Result<ChangeBatch> {
         if number == self.streams.len() {
             self.streams.push(Incoming::default());
         }
@@ -171,10 +174,6 @@ impl BatchReader {
         let batch = stream.decoder.decode(&mut buffer).map_err(unreadable)?;
         let batch = batch.filter(|_| buffer.is_empty());
         let batch = batch.ok_or_else(|| unreadable("a batch is cut off"))?;
-        let has_weights = match batch.schema_ref().fields().last() {
-            Some(last) => last.name() == WEIGHT && last.data_type() == &DataType::Int64,
-            None => false,
-        };
         if !has_weights {
             return Ok(ChangeBatch::insert(batch));
         }
@@ -242,6 +241,9 @@ mod tests {
         ]);
         let plain = ChangeBatch::insert(all.clone());
         let weighted = ChangeBatch::new(all.clone(), vec![1, -1, 3, 1]);
+        // A column of a user's may have the name of the weights.
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![Some(7), None]));
+        let named_so = RecordBatch::try_from_iter([(WEIGHT, column)]).unwrap();
         let bare = RecordBatchOptions::new().with_row_count(Some(3));
         let bare =
             RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &bare).unwrap();
@@ -253,6 +255,8 @@ mod tests {
             plain.project(&[1]),
             plain.clone().with_faulty(vec![(0, 1), (3, 2)]),
             plain.slice(0, 0),
+            ChangeBatch::insert(named_so.clone()),
+            ChangeBatch::new(named_so.clone(), vec![2, -1]),
             ChangeBatch::insert(bare.clone()),
             ChangeBatch::new(bare, vec![1, 2, -3]),
             plain,
@@ -270,7 +274,7 @@ mod tests {
                 }
                 assert!(rest.is_empty());
             }
-            assert_eq!(writer.streams.len(), 3);
+            assert_eq!(writer.streams.len(), 5);
         }
     }
 

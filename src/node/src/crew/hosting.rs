@@ -8,9 +8,10 @@ use super::batches::BatchWriter;
 use super::exchange::{Incoming, deliver};
 use super::frames::{JobReport, Limits, Order, Report, decode_order};
 use super::rows::{Change, Shown};
+use super::terms::Terms;
 use super::{
-    MUSTER_PATIENCE, Muster, Numbers, OFFER_PATIENCE, SIGN_OF_LIFE, SILENCE_MAX, Site, Terms,
-    Wants, gone, json, late, receive,
+    MUSTER_PATIENCE, Muster, Numbers, OFFER_PATIENCE, SIGN_OF_LIFE, SILENCE_MAX, Site, Wants, gone,
+    json, late, receive,
 };
 use crate::memory::Memory;
 use crate::threads::spawn;

@@ -5,9 +5,10 @@ use super::batches::BatchReader;
 use super::exchange::{Incoming, deliver};
 use super::frames::{JobReport, Limits, Report, encode_command, encode_expect, encode_limits};
 use super::rows::{FarShare, RowsOf};
+use super::terms::{Offer, Terms, chosen};
 use super::{
-    MUSTER_PATIENCE, Mate, Muster, Numbers, OFFER_PATIENCE, Offer, SIGN_OF_LIFE, SILENCE_MAX, Site,
-    Terms, Wants, gone, json, late, receive,
+    MUSTER_PATIENCE, Mate, Muster, Numbers, OFFER_PATIENCE, SIGN_OF_LIFE, SILENCE_MAX, Site, Wants,
+    gone, json, late, receive,
 };
 use crate::cluster::{GroupStatus, NodeStatus, Role};
 use crate::sinks::SinkQueues;
@@ -26,11 +27,14 @@ use tidemark_common::{Error, RelationId, Result, VNODES, WorkerId, machine};
 use tidemark_control::protocol::Command;
 use tidemark_control::raft::MemberId;
 use tidemark_control::{Events, Placement, Readers};
+use tidemark_state::checkpoint::owner::Claim;
 use tidemark_worker::{Figures, Inbound, KeptErrors, Outbound, Published, Share, Shows, Sinks};
 use tokio::sync::{mpsc, watch};
 
 /// How long a node must be there before the crew is gathered anew with it.
 const SETTLED: Duration = Duration::from_secs(1);
+/// Decided entries that a node may lack that is to lead.
+const LAG_MAX: u64 = 1000;
 /// The pause before an expected node is asked again.
 const ASKED_AGAIN: Duration = Duration::from_millis(50);
 /// How long the hand-over of the lead may take, when a node is lost.
@@ -84,7 +88,8 @@ pub struct Ears {
 impl Crew {
     /// Asks all members that are not drained for their workers; those that do not answer soon are
     /// left out.
-    pub async fn gather(site: &Arc<Site>, generation: u64, sealed: Option<String>) -> Result<Crew> {
+    pub async fn gather(site: &Arc<Site>, claim: &Claim, sealed: Option<String>) -> Result<Crew> {
+        let generation = claim.generation;
         let config = &site.config;
         let status = site.membership.status();
         let mut others: Vec<_> = status.nodes.iter().collect();
@@ -94,22 +99,31 @@ impl Crew {
         let there = |node: &&&NodeStatus| node.answers != Some(false) && !is_expected(node.member);
         let there = others.iter().filter(there);
         let mates = there.map(|node| (node.member, node.addresses.rpc.clone()));
+        let own = Mate {
+            member: status.member,
+            rpc: config.rpc_address().into(),
+            workers: config.workers,
+        };
         let terms = Terms {
             generation,
+            nonce: claim.nonce.clone(),
             sealed,
-            mates: mates.collect(),
+            mates: mates.chain([(own.member, own.rpc.clone())]).collect(),
         };
         let asked = others.into_iter();
         let asked = asked.map(async |node| {
             let rpc = node.addresses.rpc.clone();
             let until = machine::now() + site.patience(node.member);
             let asked = loop {
-                let asked = machine::timeout(OFFER_PATIENCE, async {
-                    let mut link = site.connect(&rpc, &Wants::Work(terms.clone())).await?;
-                    let offer: Offer = receive(&mut link, OFFER_PATIENCE).await?;
+                let wants = Wants::Work(terms.clone());
+                let asked = async {
+                    let link = machine::timeout(OFFER_PATIENCE, site.connect(&rpc, &wants));
+                    let mut link = link.await.ok_or_else(late)??;
+                    // It looks at its store, and ends what it had before.
+                    let offer: Offer = receive(&mut link, 2 * OFFER_PATIENCE).await?;
                     Ok::<_, Error>((link, offer))
-                });
-                let asked = asked.await.unwrap_or_else(|| Err(late()));
+                };
+                let asked = asked.await;
                 let is_expected = site.patience(node.member) > OFFER_PATIENCE;
                 if asked.is_ok() || !is_expected || machine::now() >= until {
                     break asked;
@@ -132,41 +146,9 @@ impl Crew {
             Some((mate, link, offer))
         });
         let found = futures::future::join_all(asked).await;
-        let own = Mate {
-            member: status.member,
-            rpc: config.rpc_address().into(),
-            workers: config.workers,
-        };
-        let mut nodes = vec![own];
-        let mut links = Vec::new();
-        let room = |nodes: &[Mate]| VNODES - nodes.iter().map(|n| n.workers).sum::<usize>();
-        let mut found: Vec<_> = found.into_iter().flatten().collect();
-        let mut apart: Vec<MemberId> = Vec::new();
-        // Two that do not reach each other cannot both work: rather those whom more reach.
-        let misses = |member: MemberId, offer: &Offer| {
-            let by = found
-                .iter()
-                .filter(|(_, _, o)| o.unreached.contains(&member));
-            (offer.unreached.len() + by.count(), member)
-        };
-        let misses: Vec<_> = found.iter().map(|(m, _, o)| misses(m.member, o)).collect();
-        found.sort_by_key(|(mate, ..)| misses.iter().find(|(_, m)| *m == mate.member).copied());
-        for (mate, link, offer) in found {
-            let is_apart = nodes
-                .iter()
-                .any(|node| offer.unreached.contains(&node.member));
-            if is_apart || apart.contains(&mate.member) {
-                let node = mate.member;
-                tracing::warn!(
-                    node,
-                    "another node does not reach all that work: it is left out"
-                );
-            } else if offer.fits(room(&nodes)) {
-                apart.extend(&offer.unreached);
-                nodes.push(mate);
-                links.push(link);
-            }
-        }
+        let offered = found.into_iter().flatten().collect();
+        let (hosts, links): (Vec<_>, Vec<_>) = chosen(&own, offered).into_iter().unzip();
+        let nodes = std::iter::once(own).chain(hosts).collect();
         let muster = Muster {
             generation,
             nodes,
@@ -441,6 +423,38 @@ async fn tell_limits(crew: Weak<Crew>, ears: Arc<Ears>) {
     }
 }
 
+impl Crew {
+    /// What a node says to these terms; none if it does not answer.
+    async fn asked(&self, rpc: &str, terms: Terms) -> Option<Offer> {
+        let asked = async {
+            let mut link = self.site.connect(rpc, &Wants::Offer(terms)).await?;
+            receive::<Offer>(&mut link, OFFER_PATIENCE).await
+        };
+        machine::timeout(OFFER_PATIENCE, asked).await?.ok()
+    }
+
+    /// Whether a node could work with all of this crew: it reaches them, and they reach it.
+    async fn could_have(&self, node: &NodeStatus) -> bool {
+        let mates = self.muster.nodes.iter();
+        let terms = |mates| Terms {
+            mates,
+            ..self.terms.clone()
+        };
+        let crew = terms(mates.map(|m| (m.member, m.rpc.clone())).collect());
+        let there = vec![(node.member, node.addresses.rpc.clone())];
+        let has: usize = self.muster.nodes.iter().map(|node| node.workers).sum();
+        let offer = self.asked(&node.addresses.rpc, crew).await;
+        if !offer.is_some_and(|o| o.unreached.is_empty() && o.fits(VNODES - has)) {
+            return false;
+        }
+        let hosts = self.hosts.iter();
+        let asked = hosts.map(|host| self.asked(&host.mate.rpc, terms(there.clone())));
+        let offers = futures::future::join_all(asked).await;
+        let reach = |offer: &Option<Offer>| offer.as_ref().is_some_and(|o| o.unreached.is_empty());
+        offers.iter().all(reach)
+    }
+}
+
 /// Whether a node of the crew is to have no part of the work any more, and need not have.
 fn has_drained(crew: &Crew, status: &GroupStatus) -> bool {
     let mut nodes = crew.muster.nodes.iter().map(|node| node.member);
@@ -449,7 +463,8 @@ fn has_drained(crew: &Crew, status: &GroupStatus) -> bool {
     }
     // One that leads hands over, if somebody can lead in its place.
     let leads = |node: &NodeStatus| {
-        node.role == Role::Voter && node.answers == Some(true) && !node.is_drained
+        let is_near = node.lag.is_some_and(|lag| lag <= LAG_MAX);
+        node.role == Role::Voter && node.answers == Some(true) && is_near && !node.is_drained
     };
     status.nodes.iter().any(leads)
 }
@@ -489,22 +504,8 @@ async fn watch_members(crew: Weak<Crew>) {
         if now.duration_since(*since.get_or_insert(now)) < SETTLED {
             continue;
         }
-        let mates = crew.muster.nodes.iter();
-        let terms = Terms {
-            mates: mates.map(|m| (m.member, m.rpc.clone())).collect(),
-            ..crew.terms.clone()
-        };
         for node in new {
-            let asked = machine::timeout(OFFER_PATIENCE, async {
-                let mut link = crew
-                    .site
-                    .connect(&node.addresses.rpc, &Wants::Offer(terms.clone()))
-                    .await?;
-                receive::<Offer>(&mut link, OFFER_PATIENCE).await
-            });
-            let has: usize = crew.muster.nodes.iter().map(|node| node.workers).sum();
-            let fits = |offer: &Offer| offer.unreached.is_empty() && offer.fits(VNODES - has);
-            if matches!(asked.await, Some(Ok(offer)) if fits(&offer)) {
+            if crew.could_have(node).await {
                 tracing::info!(
                     node = node.member,
                     "another node can work: the work begins anew \

@@ -22,6 +22,7 @@ mod frames;
 mod hosting;
 mod leading;
 mod rows;
+mod terms;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use terms::Terms;
 use tidemark_common::config::{Compression, Config};
 use tidemark_common::machine::Thread;
 use tidemark_common::network::Link;
@@ -49,10 +51,6 @@ use tokio::sync::watch;
 
 /// How long a node may take to answer that is asked for its workers.
 const OFFER_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a node may take to be reached by another one.
-const REACH_PATIENCE: Duration = Duration::from_millis(400);
-/// How long the store may take to say whose it is.
-const CLAIM_PATIENCE: Duration = Duration::from_millis(800);
 /// How long a node may take that led, handed the lead over and starts anew.
 const RESTART_PATIENCE: Duration = Duration::from_secs(3);
 /// How long it may take until all nodes of a crew have found each other.
@@ -75,50 +73,6 @@ enum Wants {
     Rows { generation: u64 },
     /// To know that the other end is reached.
     Reach,
-}
-
-/// Who works for this incarnation has its store and its secret key.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Terms {
-    /// Its claim is in the store.
-    generation: u64,
-    /// Something that is sealed with the key, if anything is.
-    sealed: Option<String>,
-    /// Whom it should reach, and where they are.
-    mates: Vec<(MemberId, String)>,
-}
-
-/// Of what the nodes of a crew say to each other. While a cluster is changed to another release, a
-/// crew has only nodes of its leader's version; the others keep the log.
-const VERSION: u32 = 1;
-
-/// How many workers can be had.
-#[derive(Serialize, Deserialize)]
-struct Offer {
-    workers: usize,
-    #[serde(default)]
-    version: u32,
-    /// Why they cannot, though they are there.
-    #[serde(default)]
-    refusal: Option<String>,
-    /// Whom they do not reach of those that they should.
-    #[serde(default)]
-    unreached: Vec<MemberId>,
-}
-
-impl Offer {
-    /// Whether they may work in a crew that has room for so many.
-    fn fits(&self, room: usize) -> bool {
-        self.refusal().is_none() && (1..=room).contains(&self.workers)
-    }
-
-    /// Why they may not, whatever the room.
-    fn refusal(&self) -> Option<&str> {
-        match self.version {
-            VERSION => self.refusal.as_deref(),
-            _ => Some("it is of another release"),
-        }
-    }
 }
 
 /// Who belongs to a crew, and what all of it have in common.
@@ -192,8 +146,8 @@ pub struct Site {
     newest: Mutex<Option<u64>>,
     /// Where changes arrive.
     incoming: watch::Sender<Option<Arc<Incoming>>>,
-    /// Why it works for nobody, if that was so when it was asked last.
-    refused: Mutex<Option<String>>,
+    /// What is known of whom it could work for.
+    standing: Mutex<terms::Standing>,
     /// What can be read of its workers.
     shown: Mutex<Option<Arc<Shown>>>,
     /// Workers that it had for an incarnation that has ended.
@@ -244,7 +198,7 @@ impl Site {
             store: store.clone(),
             newest: Mutex::new(Some(0)),
             incoming: watch::Sender::new(None),
-            refused: Mutex::default(),
+            standing: Mutex::default(),
             shown: Mutex::default(),
             ending: Mutex::default(),
             expected: Mutex::default(),
@@ -285,51 +239,6 @@ impl Site {
                 return Ok(begun);
             }
             incoming.changed().await.map_err(|_| gone("has ended"))?;
-        }
-    }
-
-    /// Whom this node does not reach of these.
-    async fn unreached(&self, mates: &[(MemberId, String)]) -> Vec<MemberId> {
-        let own = self.membership.status().member;
-        let others = mates.iter().filter(|(member, _)| *member != own);
-        let reached = others.map(async |(member, rpc)| {
-            let reached = machine::timeout(REACH_PATIENCE, self.connect(rpc, &Wants::Reach)).await;
-            (!matches!(reached, Some(Ok(_)))).then_some(*member)
-        });
-        let unreached = futures::future::join_all(reached).await;
-        unreached.into_iter().flatten().collect()
-    }
-
-    /// What this node can do, on these terms.
-    async fn offer(&self, terms: &Terms) -> Offer {
-        let (store, vault) = (&self.store, &self.outside.vault);
-        let claim = machine::timeout(CLAIM_PATIENCE, store.claim_of(terms.generation));
-        let (claim, unreached) = tokio::join!(claim, self.unreached(&terms.mates));
-        let refusal = match claim {
-            Some(Ok(Some(_))) => match terms.sealed.as_ref().map(|text| vault.unseal(text)) {
-                Some(Err(error)) => {
-                    Some(format!("its secret key is not that of the others: {error}"))
-                }
-                _ => None,
-            },
-            Some(Ok(None)) => Some(format!(
-                "its checkpoint store, {}, is not that of the node that leads",
-                store.url()
-            )),
-            Some(Err(error)) => Some(format!("its checkpoint store fails: {error}")),
-            None => Some("its checkpoint store does not answer".into()),
-        };
-        let mut refused = self.refused.lock();
-        if let Some(reason) = refusal.as_ref().filter(|_| *refused != refusal) {
-            tracing::warn!(reason, "this node has no part of the work");
-        }
-        refused.clone_from(&refusal);
-        drop(refused);
-        Offer {
-            workers: self.config.workers,
-            version: VERSION,
-            refusal,
-            unreached,
         }
     }
 

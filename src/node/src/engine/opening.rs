@@ -177,12 +177,13 @@ impl Engine {
                 .then(|| Duration::from_millis(config.snapshot_age_max_ms)),
         };
         let storing = Storing::new(store.clone(), recovered.generation);
+        let own_claim = owned.lineage.own().clone();
         let claim = Arc::new(Claim {
             lineage: owned.lineage,
             membership: membership.clone(),
         });
         let sealed = all_sealed(&recovered.decisions.catalog).next().cloned();
-        let crew = Arc::new(Crew::gather(&site, recovered.generation, sealed).await?);
+        let crew = Arc::new(Crew::gather(&site, &own_claim, sealed).await?);
         let (node, inputs, full) = Node::new(
             config,
             crew.clone(),

@@ -38,6 +38,10 @@ const FAN_IN_MAX: usize = 3 * FAN_IN;
 const OPENED_AT_ONCE: usize = 8;
 /// Files smaller than this are of the lowest class.
 const SMALLEST_BYTES: u64 = 64 * 1024;
+/// Small files that are sequences by themselves: each record is looked for among them all.
+const CURSORS_MAX: usize = 96;
+/// A merge of so many bytes ends soon.
+const SOON_BYTES: u64 = 2 << 20;
 /// Rows gathered at a time.
 const MERGE_ROWS: usize = 16 * 1024;
 /// Bytes of decoded rows that wait to be gathered.
@@ -257,20 +261,23 @@ impl Hasher for Fold {
     }
 }
 
-/// How a merge goes on beside everything else: it works half of the time, and no longer than
-/// somebody waits for it.
+/// How a merge goes on beside everything else: it works half of the time, unless it ends soon, and
+/// no longer than somebody waits for it.
 pub(super) struct Pace {
     /// Whoever waits holds the other end.
     wanted: oneshot::Receiver<()>,
+    ends_soon: bool,
     worked_since: Instant,
 }
 
 impl Pace {
-    /// And what it lives by.
-    pub fn new() -> (Pace, oneshot::Sender<()>) {
+    /// That of a merge of these files, and what it lives by.
+    pub fn of(files: &[FileMeta]) -> (Pace, oneshot::Sender<()>) {
         let (waits, wanted) = oneshot::channel();
+        let bytes: u64 = files.iter().map(|file| file.bytes).sum();
         let pace = Pace {
             wanted,
+            ends_soon: bytes <= SOON_BYTES,
             worked_since: machine::now(),
         };
         (pace, waits)
@@ -283,7 +290,11 @@ impl Pace {
 
     /// Rests after a piece of work. Ends at once when nobody waits any more.
     fn rest(&mut self) -> Result<()> {
-        let (pause, wanted) = (machine::elapsed(self.worked_since), &mut self.wanted);
+        let pause = match self.ends_soon {
+            true => Duration::ZERO,
+            false => machine::elapsed(self.worked_since),
+        };
+        let wanted = &mut self.wanted;
         if machine::block_on(machine::timeout(pause, wanted)).is_some() {
             return Err(Error::internal("a compaction that nobody waits for ends"));
         }
@@ -351,15 +362,16 @@ fn opened(
 }
 
 /// The files as sequences that are each sorted by (vnode, key), newest epoch first. A small file is
-/// one by itself: it is opened beside others, and not after them.
+/// one by itself, unless they are many: it is opened beside others, and not after them.
 fn sequences(mut files: Vec<FileMeta>) -> Vec<Vec<FileMeta>> {
     let place = |f: &FileMeta| (std::cmp::Reverse(f.epoch), f.vnode_min, f.vnode_max);
     files.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.path.cmp(&b.path)));
+    let are_many = files.len() > CURSORS_MAX;
     let mut all: Vec<Vec<FileMeta>> = Vec::new();
     for file in files {
         match all.last_mut() {
             Some(last)
-                if file.bytes >= SMALLEST_BYTES
+                if (file.bytes >= SMALLEST_BYTES || are_many)
                     && last.last().is_some_and(|l| follows(l, &file)) =>
             {
                 last.push(file)
