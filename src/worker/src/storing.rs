@@ -54,7 +54,7 @@ impl Storing {
         self.specs.lock().insert(table, spec);
     }
 
-    /// The shape of a table that this process has sealed or restored.
+    /// The shape of a table of a job that this process has started.
     pub fn spec(&self, table: TableId) -> Option<TableSpec> {
         self.specs.lock().get(&table).cloned()
     }

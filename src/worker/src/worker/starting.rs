@@ -363,14 +363,16 @@ impl Worker {
             .flat_map(|s| s.operator.tables())
         {
             let spec = table.spec();
-            let Some(files) = start.tables.get(&spec.table) else {
-                continue;
-            };
             let table_id = TableId {
                 relation: start.relation.id,
                 table: spec.table,
             };
+            // Also where this worker will have no row of it: others may, on other nodes, and their
+            // files are merged here.
             self.around.storing.know(table_id, spec.clone());
+            let Some(files) = start.tables.get(&spec.table) else {
+                continue;
+            };
             let store = self.store();
             let read = store.read_table(files, &spec, vnodes.clone(), |rows| {
                 if self.around.over.load(Ordering::Acquire) {
