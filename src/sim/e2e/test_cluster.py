@@ -340,3 +340,25 @@ def test_a_node_with_another_store_or_key_has_no_part_of_the_work(cluster):
         cluster.start(victim)
         cluster.settled(3)
         assert cluster.run("SELECT count(*), sum(c) FROM m") == [(10, 1000)]
+
+
+def test_files_of_a_checkpoint_are_merged_wherever_the_rows_are(cluster):
+    """The node that leads merges them, also those of tables of which its own workers have no row."""
+    cluster.settled(3)
+    cluster.run("CREATE TABLE t (id BIGINT PRIMARY KEY, k BIGINT)")
+    for k in range(4):
+        cluster.run(f"CREATE MATERIALIZED VIEW v{k} AS SELECT k, count(*) AS c, max(id) AS m FROM t WHERE k = {k} GROUP BY k")
+    leader = cluster.nodes[cluster.leader()]
+    with leader.connect() as connection:
+        for n in range(60):
+            connection.execute("INSERT INTO t SELECT %s * 4 + k, k FROM generate_series(0, 3) k", (n,))
+            connection.execute("FLUSH")
+
+        def are_few():
+            connection.execute("INSERT INTO t VALUES (%s, 0)", (random.randrange(1000, 1 << 40),))
+            connection.execute("FLUSH")
+            files = int(connection.execute("SHOW CHECKPOINTS").fetchall()[-1][4])
+            assert files <= 300, f"{files} files after more than 60 checkpoints of 13 tables"
+            return True
+
+        eventually(are_few)
