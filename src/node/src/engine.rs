@@ -453,8 +453,9 @@ impl Engine {
         }
         let rows = f.rows.load(Ordering::Relaxed);
         let readers = &self.node.readers;
-        let epoch = match state {
-            "running" => readers.completed(relation),
+        let epoch = match (state, stopped) {
+            ("running", _) => readers.completed(relation),
+            ("stopped" | "held back", Some(stopped)) => stopped.epoch,
             _ => epoch,
         };
         let epochs_behind = match state {

@@ -326,10 +326,11 @@ impl Coordinator {
             .collect();
         let positions = self.decisions.positions.clone();
         self.halt(jobs, &positions, retry)?;
+        self.show_catalog();
+        // Whoever sees that it is held back sees why.
         for (id, epoch) in &ends {
             self.workers.job_progress(*id, "held back", 100.0, *epoch);
         }
-        self.show_catalog();
         for id in creating {
             self.cancel(id, error);
         }

@@ -738,16 +738,17 @@ impl Coordinator {
                 stopped: stopped.clone(),
             })
             .collect();
-        for (id, stopped) in &jobs {
-            self.workers
-                .job_progress(*id, "stopped", 100.0, stopped.epoch);
-        }
-        let sinks = jobs.iter().filter(|(id, _)| self.is_sink(*id));
-        let sinks: Vec<_> = sinks.map(|(id, stopped)| (*id, stopped.epoch)).collect();
+        let ended: Vec<(RelationId, Epoch)> = jobs.iter().map(|(id, s)| (*id, s.epoch)).collect();
+        let sinks = ended.iter().filter(|(id, _)| self.is_sink(*id));
+        let sinks: Vec<_> = sinks.copied().collect();
         let positions = self.decisions.positions.clone();
         self.halt(jobs, &positions, None)?;
         self.record(&entries)?;
         self.show_catalog();
+        // Whoever sees that it stopped sees why.
+        for (id, epoch) in ended {
+            self.workers.job_progress(id, "stopped", 100.0, epoch);
+        }
         // Only now: whoever is told of the failure finds it in SHOW JOBS, and a source that nobody
         // reads any more is not forgotten as one that merely idles.
         for id in creating {

@@ -40,11 +40,13 @@ impl Asker {
         let reads: Vec<RelationId> = plan.relations.iter().map(|r| r.id).collect();
         let pin = self.read_pin(&reads).await?;
         let is_there = |r: &Arc<Relation>| r.created_at <= Some(pin.epoch());
-        // Another catalog may have come while the epoch was waited for.
-        if !Arc::ptr_eq(&plan.catalog, &self.catalog()) || !plan.relations.iter().all(is_there) {
+        let are_there = plan.relations.iter().all(is_there);
+        let sight = Sight::new(&self.commons.engine, pin, &plan.relations);
+        // Another catalog may have come while the epoch was waited for, or just now.
+        if !are_there || !Arc::ptr_eq(&plan.catalog, &self.catalog()) {
             return Ok(None);
         }
-        let sight = Sight::new(&self.commons.engine, pin, &plan.relations)?;
+        let sight = sight?;
         if sight.shares() != plan.shares {
             return Ok(None);
         }
