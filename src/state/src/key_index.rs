@@ -8,8 +8,8 @@
 //! 2. *Write.* The new keys are appended, column by column.
 //! 3. *Verify.* Candidates are compared with their keys, column by column.
 //!
-//! Rows that fail the third pass (two keys with one tag: one in 2^32 per pair) are looked up again
-//! one by one. So no pass depends on the key's types except for one loop per column, and any number
+//! Rows that fail the third pass (two keys with one tag: one in 2^24 per pair of one vnode) are
+//! looked up again one by one. So no pass depends on the key's types except for one loop per column, and any number
 //! of columns of any types takes the same path without an encoding of its own.
 //!
 //! Equality: NULL equals NULL, -0 equals 0, every NaN equals every other; a key is kept in

@@ -26,7 +26,7 @@ use std::cmp::Ordering;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use std::time::{Duration, Instant};
-use tidemark_common::{Epoch, Error, Result, machine};
+use tidemark_common::{Epoch, Error, Result, VNODES, machine};
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -158,11 +158,15 @@ pub(super) fn spans(
     starts.map(|s| s..(s + step).min(vnodes.end)).collect()
 }
 
+/// Keys of one vnode.
+type Seen = HashSet<u128, BuildHasherDefault<Fold>>;
+
 /// The newest-first read of one table.
 pub(super) struct NewestFirst<'a> {
     spec: &'a TableSpec,
-    /// Keys met in newer epochs; `None` when no key can be in two files.
-    seen: Option<HashSet<u128, BuildHasherDefault<Fold>>>,
+    /// Keys met in newer epochs, by vnode; `None` when no key can be in two files. Records come
+    /// vnode by vnode, so that what is worked with stays in the cache.
+    seen: Option<Vec<Seen>>,
     oldest: Epoch,
     /// Whether an older file may contradict the one being read. (Files of one epoch are disjoint,
     /// so keys may be entered at once.)
@@ -174,7 +178,7 @@ impl<'a> NewestFirst<'a> {
     pub fn new(spec: &'a TableSpec, files: &[FileMeta]) -> NewestFirst<'a> {
         NewestFirst {
             spec,
-            seen: (!are_disjoint(spec, files)).then(HashSet::default),
+            seen: (!are_disjoint(spec, files)).then(|| vec![Seen::default(); VNODES]),
             oldest: oldest_of(files),
             insert: true,
         }
@@ -205,32 +209,35 @@ impl<'a> NewestFirst<'a> {
     /// Which records are rows of the table; `None` means all.
     fn visible(&mut self, records: &RecordBatch) -> Option<BooleanArray> {
         let deleted = records.column(1).as_boolean();
-        let Some(seen) = &mut self.seen else {
+        let vnodes = records.column(0).as_primitive::<UInt16Type>().values();
+        let insert = self.insert;
+        let here = usize::from(vnodes[0])..=usize::from(vnodes[vnodes.len() - 1]);
+        let is_known = |seen: &&mut Vec<Seen>| insert || !seen[here].iter().all(Seen::is_empty);
+        let Some(seen) = self.seen.as_mut().filter(is_known) else {
             return (deleted.true_count() > 0)
                 .then(|| compute::not(deleted).expect("not of booleans"));
         };
-        if seen.is_empty() && !self.insert {
-            return (deleted.true_count() > 0)
-                .then(|| compute::not(deleted).expect("not of booleans"));
-        }
-        let vnodes = records.column(0).as_primitive::<UInt16Type>().values();
         let keys = OrderedKeys::encode(&record_keys(self.spec, records), records.num_rows());
-        let mask = (0..records.num_rows()).map(|i| {
-            let rest = keys.rest(i);
-            // A key that fits its prefix leaves the low 56 bits free: the vnode makes it whole.
-            let word = if rest.is_empty() {
-                keys.prefix[i] | u128::from(vnodes[i])
-            } else {
-                word_of(rest, vnodes[i])
-            };
-            let new = if self.insert {
-                seen.insert(word)
-            } else {
-                !seen.contains(&word)
-            };
-            Some(new && !deleted.value(i))
-        });
-        Some(mask.collect())
+        let mut mask = BooleanBufferBuilder::new(records.num_rows());
+        for run in vnodes.chunk_by(|a, b| a == b) {
+            let (seen, vnode, first) = (&mut seen[usize::from(run[0])], run[0], mask.len());
+            for i in first..first + run.len() {
+                let rest = keys.rest(i);
+                // A key that fits its prefix leaves the low 56 bits free: the vnode makes it whole.
+                let word = if rest.is_empty() {
+                    keys.prefix[i] | u128::from(vnode)
+                } else {
+                    word_of(rest, vnode)
+                };
+                let new = if insert {
+                    seen.insert(word)
+                } else {
+                    !seen.contains(&word)
+                };
+                mask.append(new && !deleted.value(i));
+            }
+        }
+        Some(BooleanArray::new(mask.finish(), None))
     }
 }
 

@@ -5,9 +5,13 @@
 //! 2^32`: any number of slots will do, and because homes are in the order of the tags, growing by
 //! half reads and writes memory in order.
 //!
-//! Above some size the table is 256 parts by the first bits of the tag, each growing on its own and
-//! not at the same time as the others: no batch waits for more than a few parts to grow, and memory
-//! never holds the whole table twice.
+//! The last bits of a tag are the key's vnode. Above some size the table is a part per vnode, each
+//! growing on its own and not at the same time as the others: no batch waits for more than a few
+//! parts to grow, and memory never holds the whole table twice. A restore, which comes vnode by
+//! vnode, works in one part at a time, and that stays in the cache.
+
+use tidemark_changelog::vnode_of_hash;
+use tidemark_common::VNODES;
 
 const EMPTY: u64 = u64::MAX;
 /// Slots filled at most, of 32. Small tables, which stay in the cache, are kept half empty: there a
@@ -17,18 +21,18 @@ const SMALL_LOAD: usize = 14;
 const SMALL_SLOTS: usize = 1 << 13;
 /// Slots from which on the table is in parts.
 const WHOLE_SLOTS_MAX: usize = 1 << 17;
-const PART_BITS: u32 = 8;
+/// Bits of a tag that are the vnode.
+const VNODE_BITS: u32 = VNODES.trailing_zeros();
 
 /// A table from tags to ids; one tag may have many ids.
 #[derive(Debug)]
 pub(super) struct Table {
+    /// One, or one per vnode.
     parts: Vec<Part>,
-    /// The first bits of a tag that name its part: 0 or `PART_BITS`.
-    bits: u32,
 }
 
-/// Slots hold the tag, without the bits that name the part, in their upper half and the id in their
-/// lower. An id is below `u32::MAX`, so no slot in use is `EMPTY`.
+/// Slots hold the tag in their upper half and the id in their lower. An id is below `u32::MAX`, so
+/// no slot in use is `EMPTY`.
 #[derive(Debug)]
 struct Part {
     slots: Vec<u64>,
@@ -43,7 +47,7 @@ pub(super) struct Place(usize);
 
 #[inline(always)]
 pub(super) fn tag_of(hash: u64) -> u32 {
-    hash as u32
+    (hash as u32) << VNODE_BITS | vnode_of_hash(hash) as u32
 }
 
 #[inline(always)]
@@ -169,13 +173,13 @@ impl Table {
     pub(super) fn new() -> Table {
         Table {
             parts: vec![Part::new(16, SMALL_LOAD)],
-            bits: 0,
         }
     }
 
     #[inline(always)]
     fn part_of(&self, tag: u32) -> usize {
-        (u64::from(tag) >> (32 - self.bits)) as usize
+        // There are a power of two of them.
+        tag as usize & (self.parts.len() - 1)
     }
 
     #[inline(always)]
@@ -184,7 +188,7 @@ impl Table {
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             let part = &self.parts[self.part_of(tag)];
-            let at = part.home(tag << self.bits);
+            let at = part.home(tag);
             // SAFETY: a home is inside the part, and a prefetch never faults.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(part.slots.as_ptr().add(at).cast()) };
         }
@@ -195,27 +199,25 @@ impl Table {
     /// The first id with this tag, or the place for it.
     #[inline(always)]
     pub(super) fn probe(&self, tag: u32) -> Result<u32, Place> {
-        self.parts[self.part_of(tag)]
-            .probe(tag << self.bits)
-            .map_err(Place)
+        self.parts[self.part_of(tag)].probe(tag).map_err(Place)
     }
 
     /// Adds an id where `probe` has just ended.
     #[inline(always)]
     pub(super) fn insert_at(&mut self, place: Place, tag: u32, id: u32) {
-        let (index, rest) = (self.part_of(tag), tag << self.bits);
+        let index = self.part_of(tag);
         let part = &mut self.parts[index];
         if part.is_full() {
             return self.insert(tag, id);
         }
-        part.slots[place.0] = slot_of(rest, id);
+        part.slots[place.0] = slot_of(tag, id);
         part.used += 1;
     }
 
     /// Adds an id.
     pub(super) fn insert(&mut self, tag: u32, id: u32) {
         if self.parts[self.part_of(tag)].is_full() {
-            if self.bits == 0 && self.parts[0].slots.len() >= WHOLE_SLOTS_MAX {
+            if self.parts.len() == 1 && self.parts[0].slots.len() >= WHOLE_SLOTS_MAX {
                 self.divide();
             } else {
                 let part = self.part_of(tag);
@@ -223,35 +225,29 @@ impl Table {
             }
         }
         let part = self.part_of(tag);
-        self.parts[part].put(tag << self.bits, id);
+        self.parts[part].put(tag, id);
     }
 
-    /// From one part to 256. Their sizes differ, so that they will not grow at the same time.
+    /// From one part to one per vnode. Their sizes differ, so that they will not grow at the same
+    /// time.
     #[cold]
     fn divide(&mut self) {
-        let count = 1usize << PART_BITS;
         let whole = std::mem::take(&mut self.parts).remove(0);
-        self.bits = PART_BITS;
-        let mut used = vec![0; count];
-        whole
-            .in_use()
-            .for_each(|slot| used[self.part_of(tag_in(slot))] += 1);
+        let vnode = |slot: u64| tag_in(slot) as usize % VNODES;
+        let mut used = vec![0; VNODES];
+        whole.in_use().for_each(|slot| used[vnode(slot)] += 1);
         let size =
-            |(i, used): (usize, &usize)| (used * 32 / LOAD + 16) * (count * 2 + i) / (count * 2);
-        self.parts = used
-            .iter()
-            .enumerate()
-            .map(|part| Part::new(size(part), LOAD))
-            .collect();
+            |(i, used): (usize, &usize)| (used * 32 / LOAD + 16) * (VNODES * 2 + i) / (VNODES * 2);
+        let sizes = used.iter().enumerate().map(size);
+        self.parts = sizes.map(|size| Part::new(size, LOAD)).collect();
         for slot in whole.in_use() {
-            let part = self.part_of(tag_in(slot));
-            self.parts[part].put(tag_in(slot) << PART_BITS, slot as u32);
+            self.parts[vnode(slot)].put(tag_in(slot), slot as u32);
         }
     }
 
     /// Every id with this tag.
     pub(super) fn candidates(&self, tag: u32) -> impl Iterator<Item = u32> + '_ {
-        let (part, tag) = (&self.parts[self.part_of(tag)], tag << self.bits);
+        let part = &self.parts[self.part_of(tag)];
         let mut at = part.home(tag);
         std::iter::from_fn(move || {
             while part.slots[at] != EMPTY {
@@ -268,7 +264,7 @@ impl Table {
     /// Takes out an id, which must be there.
     pub(super) fn remove(&mut self, tag: u32, id: u32) {
         let part = self.part_of(tag);
-        self.parts[part].remove(tag << self.bits, id);
+        self.parts[part].remove(tag, id);
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
