@@ -8,6 +8,7 @@
 #   run.sh serve [--queries lookup,lookup-in,lookup-any,view,prefix,index,total,groups,some,insert,update] [--keys N] [--clients N] [--seconds N]
 #   run.sh isolation [--heavy SECONDS] [--clients N] [--seconds N]
 #   run.sh cluster [--queries q0,q3] [--events N] [--source generator|kafka] [--workers N] [--nodes N]
+#   run.sh failover [--keys N,N] [--nodes N] [--events kill-follower,kill-leader]
 #   run.sh fill [--events N]        the Nexmark topics only, for other engines to read
 #   run.sh flink fill|query ...     Apache Flink's runner, whose path is in FLINK_PEER, with the same arguments as there
 #   run.sh kafka stop|wipe          the broker that the benchmarks started: stops it | and deletes its topics

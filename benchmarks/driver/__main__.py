@@ -1,4 +1,4 @@
-"""The command line: `nexmark`, `kafka-to-kafka`, `latency`, `state`, `serve`, `isolation`, `cluster`, `fill`. Prints one JSON line a measurement; one that fails prints its error and the others go on."""
+"""The command line: `nexmark`, `kafka-to-kafka`, `latency`, `state`, `serve`, `isolation`, `cluster`, `failover`, `fill`. Prints one JSON line a measurement; one that fails prints its error and the others go on."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ import traceback
 
 import psycopg
 
-from . import check, cluster, exactly_once, isolation, latency, nexmark, serve, state
+from . import check, cluster, exactly_once, failover, isolation, latency, nexmark, serve, state
 from .topics import Broker, fill_nexmark
 
 
@@ -44,6 +44,11 @@ def arguments():
     sub.add_argument("--nodes", type=int, default=3)
     sub.add_argument("--prefix", help="prefix of topics that are filled already, as by `run.sh flink fill`")
     sub.set_defaults(sink="blackhole", workers=3)
+    sub = command("failover", "how long nobody can read when a node of a cluster goes or comes", broker=False)
+    sub.add_argument("--keys", default="1k,6M", help="of the aggregate that the nodes keep, one after the other")
+    sub.add_argument("--nodes", type=int, default=3)
+    sub.add_argument("--events", default=",".join(failover.EVENTS))
+    sub.set_defaults(workers=3)
     sub = command("kafka-to-kafka", "Kafka to Kafka, exactly once", "4M")
     sub.add_argument("--queries", default="q0,q2,q20,matches")
     sub = command("latency", "latency of views and sinks under load")
@@ -78,6 +83,10 @@ def measurements(args):
             for name in args.queries.split(","):
                 for mode in serve.MODES[name]:
                     yield f"{name}-{mode}", lambda name=name, mode=mode: serve.measure(name, mode, args, both.tidemark, both.postgres)
+        return
+    if args.command == "failover":
+        for keys in map(number, args.keys.split(",")):
+            yield f"failover-{keys}", lambda keys=keys: failover.measure(keys, args)
         return
     if args.command == "isolation":
         yield "isolation", lambda: isolation.measure(args)
@@ -114,13 +123,15 @@ def main():
     args, failed = arguments(), False
     for name, run in measurements(args):
         try:
-            line = run()
+            lines = run()
+            for line in [lines] if isinstance(lines, dict) else lines:
+                failed |= not line.get("ok", True)
+                print(json.dumps(line), flush=True)
         except Exception as error:  # one measurement's failure is its result; the others are still wanted
             if not isinstance(error, psycopg.Error):
                 traceback.print_exc()
-            line = {"engine": "tidemark", "query": name, "error": str(error).strip()}
-        failed |= "error" in line or not line.get("ok", True)
-        print(json.dumps(line), flush=True)
+            failed = True
+            print(json.dumps({"engine": "tidemark", "query": name, "error": str(error).strip()}), flush=True)
     sys.exit(failed)
 
 

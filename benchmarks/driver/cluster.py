@@ -17,20 +17,23 @@ class Nodes(Server):
         self.others = [Server(workers) for _ in range(nodes - 1)]
 
     def __enter__(self):
-        secret, key = (Path(self.folder) / name for name in ("cluster.secret", "secret.key"))
-        for file in (secret, key):
-            file.write_text(base64.b64encode(os.urandom(32)).decode() + "\n")
-        nodes = [self, *self.others]
-        join = ",".join(f"127.0.0.1:{node.port + 2}" for node in nodes)
-        for number, node in enumerate(nodes, 1):
-            node.start(workers=node.workers, wait=False, node_id=number, join=join, checkpoint_url=f"file://{self.data}/checkpoints", cluster_secret_file=secret,
-                       secret_key_file=key)
+        for name in ("cluster.secret", "secret.key"):
+            (Path(self.folder) / name).write_text(base64.b64encode(os.urandom(32)).decode() + "\n")
+        for number, node in enumerate([self, *self.others], 1):
+            node.start(wait=False, **self.settings_of(number))
         end = time.monotonic() + 60
         while not self._works():
             if time.monotonic() > end:
                 raise TimeoutError("the nodes do not work together")
             time.sleep(0.1)
         return self
+
+    def settings_of(self, number):
+        """With which the node of that number starts."""
+        nodes = [self, *self.others]
+        secret, key = (Path(self.folder) / name for name in ("cluster.secret", "secret.key"))
+        return {"workers": nodes[number - 1].workers, "node_id": number, "join": ",".join(f"127.0.0.1:{node.port + 2}" for node in nodes),
+                "checkpoint_url": f"file://{self.data}/checkpoints", "cluster_secret_file": secret, "secret_key_file": key}
 
     def _works(self):
         """Whether all nodes do a part of the work, and nothing is about to begin anew."""

@@ -2,7 +2,7 @@
 //! what must be, sends what there is to send, and answers those whose entries are decided.
 
 use super::links::Sending;
-use super::status::{Shared, Told};
+use super::status::{NEAR, Shared, Told};
 use crate::threads::spawn;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,8 +19,6 @@ const FULL_DISK_PAUSE_MAX: Duration = Duration::from_millis(500);
 const FULL_DISK_TOLD: Duration = Duration::from_secs(60);
 /// What is taken in before time goes on.
 const TURNS_AT_ONCE: usize = 1024;
-/// Decided entries that a member may lack and is nearly as far.
-const NEAR: u64 = 1000;
 /// More members than this do not vote.
 const VOTERS_MAX: usize = 5;
 /// How long a member that leaves waits for another to lead.

@@ -542,3 +542,45 @@ impl Doorway {
         links
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What nodes of the first release say, as it stands on the wire. It is never changed: nodes of
+    /// two releases keep one log while a cluster is changed to the next, one node after the other.
+    #[test]
+    fn what_the_first_release_says_is_understood() {
+        let hellos = [
+            r#"{"protocol":2,"wants":{"Messages":{"cluster":"9e1f","from":3,"addresses":{"rpc":"a:1","sql":"a:2","http":"a:3"}}}}"#,
+            r#"{"protocol":2,"wants":"Who"}"#,
+            r#"{"protocol":2,"wants":{"Join":{"member":4,"addresses":{"rpc":"d:1"}}}}"#,
+            r#"{"protocol":2,"wants":"Sql"}"#,
+            r#"{"protocol":2,"wants":{"Work":"{}"}}"#,
+        ];
+        for said in hellos {
+            let hello: Hello = serde_json::from_str(said).unwrap();
+            assert_eq!(hello.protocol, PROTOCOL);
+        }
+        let replies = [
+            r#"{"Node":{"member":1,"nonce":7,"cluster":null,"version":"0.1.0","uptime":9}}"#,
+            r#"{"Admitted":{"cluster":"9e1f","members":{"voters":[1,2],"learners":[3],"addresses":{"1":{"rpc":"a:1"}},"drained":[2]}}}"#,
+            r#"{"Elsewhere":{"rpc":"a:1","sql":"","http":""}}"#,
+            r#"{"NotYet":"it begins"}"#,
+            r#"{"Refused":{"message":"no","hint":""}}"#,
+        ];
+        for said in replies {
+            serde_json::from_str::<Reply>(said).unwrap();
+        }
+        // A proposal to append an entry, in the encoding of the group.
+        let appends = [
+            8, 3, 16, 2, 24, 1, 32, 5, 40, 4, 48, 9, 58, 9, 16, 5, 24, 10, 34, 3, b'a', b'b', b'c',
+            64, 8,
+        ];
+        let message = raft::decode(&appends).unwrap();
+        assert_eq!((message.to, message.from, message.term), (2, 1, 5));
+        assert_eq!((message.index, message.commit), (9, 8));
+        assert_eq!(message.entries[0].data, b"abc".to_vec());
+        assert_eq!(raft::encode(&message), appends);
+    }
+}

@@ -20,7 +20,7 @@ mod links;
 mod status;
 
 pub use links::{Doorway, NodeInfo, SqlLinks};
-pub use status::{GroupStatus, NodeStatus, Role};
+pub use status::{GroupStatus, NEAR, NodeStatus, Role};
 
 use crate::network::SECRET_VARIABLE;
 use crate::ownership::DataFolder;

@@ -12,6 +12,9 @@ use tidemark_common::{Error, Result, SqlState, machine};
 use tidemark_control::raft::{Addresses, MemberId, Members, PROMISE, Turn, not_leading};
 use tokio::sync::{Notify, watch};
 
+/// Decided entries that a member may lack and is nearly as far as the one that leads.
+pub const NEAR: u64 = 1000;
+
 /// What a node is in its group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {

@@ -29,6 +29,8 @@ pub(super) enum Order {
     Forget(u64),
     /// This member hands the lead over, starts anew, and can work again soon.
     Expect(MemberId),
+    /// This member is lost.
+    Lost(MemberId),
 }
 
 /// Why sources are not read.
@@ -70,6 +72,8 @@ pub(super) enum Report {
     Withdrawn { relation: RelationId },
     /// How the jobs are.
     Figures(Vec<JobReport>),
+    /// It has lost another node of the crew, and waits for what the one that leads makes of it.
+    Lost { member: MemberId, error: String },
 }
 
 /// How a job is on a host.
@@ -93,6 +97,7 @@ enum Told {
     Shown(RelationId, WorkerId, u64),
     Withdrawn(RelationId),
     Figures(Vec<JobReport>),
+    Lost(MemberId, String),
 }
 
 const ALL: u32 = u32::MAX;
@@ -130,6 +135,12 @@ pub(super) fn encode_expect(member: MemberId) -> Bytes {
     bytes.into()
 }
 
+pub(super) fn encode_lost(member: MemberId) -> Bytes {
+    let mut bytes = vec![4];
+    bytes.put_u64_le(member);
+    bytes.into()
+}
+
 /// An order; none if the frame only says that somebody is there.
 pub(super) fn decode_order(mut frame: &[u8]) -> Result<Option<Order>> {
     if frame.is_empty() {
@@ -153,6 +164,7 @@ pub(super) fn decode_order(mut frame: &[u8]) -> Result<Option<Order>> {
         1 => Order::Limits(serde_json::from_slice(frame).map_err(unreadable)?),
         2 => Order::Forget(frame.try_get_u64_le().map_err(unreadable)?),
         3 => Order::Expect(frame.try_get_u64_le().map_err(unreadable)?),
+        4 => Order::Lost(frame.try_get_u64_le().map_err(unreadable)?),
         kind => return Err(unreadable(format!("an order of kind {kind}"))),
     }))
 }
@@ -192,6 +204,7 @@ impl Report {
             } => Told::Shown(relation, worker, share),
             Report::Withdrawn { relation } => Told::Withdrawn(relation),
             Report::Figures(jobs) => Told::Figures(jobs),
+            Report::Lost { member, error } => Told::Lost(member, error),
         };
         let mut bytes = vec![0];
         bytes.extend(super::json(&told)?);
@@ -216,6 +229,7 @@ impl Report {
                 },
                 Told::Withdrawn(relation) => Report::Withdrawn { relation },
                 Told::Figures(jobs) => Report::Figures(jobs),
+                Told::Lost(member, error) => Report::Lost { member, error },
             },
             1 => Report::Event(wire::decode_event(frame)?),
             2 => {

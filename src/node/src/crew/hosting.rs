@@ -32,6 +32,7 @@ use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, mach
 use tidemark_connector::kafka::set_fetch_budget;
 use tidemark_control::inputs::{Input, Inputs};
 use tidemark_control::protocol::Command;
+use tidemark_control::raft::MemberId;
 use tidemark_control::{Events, Readers, Stamped};
 use tidemark_operator::build::SinkOutput;
 use tidemark_plan::Relation;
@@ -225,6 +226,9 @@ impl Work {
         let from = muster.you;
         let others = muster.nodes.iter().zip(outbound).enumerate();
         let others = others.filter(|(node, _)| *node != from);
+        let mates = muster.nodes.iter().enumerate();
+        let mates = mates.filter(|(node, _)| *node != from);
+        let mates: Vec<MemberId> = mates.map(|(_, mate)| mate.member).collect();
         let found = others.map(async |(_, (mate, outbound))| {
             let wants = Wants::Exchange {
                 generation: self.generation,
@@ -239,11 +243,21 @@ impl Work {
             let numbers = self.numbers.clone();
             Box::pin(deliver(link, outbound, numbers, muster.compression))
         });
-        let delivering = futures::future::select_all(delivering);
+        let delivering = async {
+            let (ended, at, _others) = futures::future::select_all(delivering).await;
+            let error = ended.err().unwrap_or_else(|| gone("has gone"));
+            // Who leads hears of it before this node goes: it is not this one that is lost.
+            let _ = reports.send(Report::Lost {
+                member: mates[at],
+                error: error.to_string(),
+            });
+            machine::sleep(SILENCE_MAX).await;
+            Err(error)
+        };
         tokio::select! {
             ended = self.take_orders(site, link.receiver) => ended,
             sent = send_reports(link.sender, told, muster.compression) => sent,
-            (delivered, ..) = delivering => delivered.and_then(|()| Err(gone("has gone"))),
+            lost = delivering => lost,
             () = self.report_figures(&reports) => Ok(()),
         }
     }
@@ -262,6 +276,7 @@ impl Work {
                 Some(Order::Limits(limits)) => self.limit(limits),
                 Some(Order::Forget(share)) => self.shown.forget_share(share),
                 Some(Order::Expect(member)) => site.expect(member),
+                Some(Order::Lost(member)) => site.lost(member),
                 Some(Order::Command {
                     number,
                     to,

@@ -3,14 +3,16 @@
 
 use super::batches::BatchReader;
 use super::exchange::{Incoming, deliver};
-use super::frames::{JobReport, Limits, Report, encode_command, encode_expect, encode_limits};
+use super::frames::{
+    JobReport, Limits, Report, encode_command, encode_expect, encode_limits, encode_lost,
+};
 use super::rows::{FarShare, RowsOf};
 use super::terms::{Offer, Terms, chosen};
 use super::{
     MUSTER_PATIENCE, Mate, Muster, Numbers, OFFER_PATIENCE, SIGN_OF_LIFE, SILENCE_MAX, Site, Wants,
     gone, json, late, receive,
 };
-use crate::cluster::{GroupStatus, NodeStatus, Role};
+use crate::cluster::{GroupStatus, NEAR, NodeStatus, Role};
 use crate::sinks::SinkQueues;
 use crate::sinks::full::FullSinks;
 use crate::threads::spawn;
@@ -33,8 +35,6 @@ use tokio::sync::{mpsc, watch};
 
 /// How long a node must be there before the crew is gathered anew with it.
 const SETTLED: Duration = Duration::from_secs(1);
-/// Decided entries that a node may lack that is to lead.
-const LAG_MAX: u64 = 1000;
 /// The pause before an expected node is asked again.
 const ASKED_AGAIN: Duration = Duration::from_millis(50);
 /// How long the hand-over of the lead may take, when a node is lost.
@@ -55,6 +55,8 @@ pub struct Crew {
     started: Mutex<HashSet<RelationId>>,
     /// It ends in order.
     is_over: AtomicBool,
+    /// The work begins anew.
+    begins_anew: AtomicBool,
 }
 
 /// Another node of the crew.
@@ -95,8 +97,7 @@ impl Crew {
         let mut others: Vec<_> = status.nodes.iter().collect();
         others.retain(|node| node.member != status.member && !node.is_drained);
         // Who is known to be away, or starts anew, need not be reached by those who are there.
-        let is_expected = |member| site.patience(member) > OFFER_PATIENCE;
-        let there = |node: &&&NodeStatus| node.answers != Some(false) && !is_expected(node.member);
+        let there = |node: &&&NodeStatus| site.patience(node) == OFFER_PATIENCE;
         let there = others.iter().filter(there);
         let mates = there.map(|node| (node.member, node.addresses.rpc.clone()));
         let own = Mate {
@@ -113,18 +114,19 @@ impl Crew {
         let asked = others.into_iter();
         let asked = asked.map(async |node| {
             let rpc = node.addresses.rpc.clone();
-            let until = machine::now() + site.patience(node.member);
+            let patience = site.patience(node);
+            let (until, answers_in) = (machine::now() + patience, patience.min(OFFER_PATIENCE));
             let asked = loop {
                 let wants = Wants::Work(terms.clone());
                 let asked = async {
-                    let link = machine::timeout(OFFER_PATIENCE, site.connect(&rpc, &wants));
+                    let link = machine::timeout(answers_in, site.connect(&rpc, &wants));
                     let mut link = link.await.ok_or_else(late)??;
                     // It looks at its store, and ends what it had before.
-                    let offer: Offer = receive(&mut link, 2 * OFFER_PATIENCE).await?;
+                    let offer: Offer = receive(&mut link, 2 * answers_in).await?;
                     Ok::<_, Error>((link, offer))
                 };
                 let asked = asked.await;
-                let is_expected = site.patience(node.member) > OFFER_PATIENCE;
+                let is_expected = site.patience(node) > OFFER_PATIENCE;
                 if asked.is_ok() || !is_expected || machine::now() >= until {
                     break asked;
                 }
@@ -181,6 +183,7 @@ impl Crew {
             hosts,
             started: Mutex::default(),
             is_over: AtomicBool::new(false),
+            begins_anew: AtomicBool::new(false),
         })
     }
 
@@ -352,9 +355,11 @@ impl Crew {
         spawn(format!("crew-{member}"), hear).map(drop)
     }
 
-    /// A node is lost: this one hands the lead over and starts anew, without it.
-    async fn lose(&self, member: MemberId, error: &Error) {
-        if self.is_over.load(Ordering::Acquire) {
+    /// A node is lost: this one hands the lead over and starts anew, without it. Others that are
+    /// lost after the first are so because the work ends.
+    async fn lose(&self, member: MemberId, error: &(impl std::fmt::Display + Sync)) {
+        let is_over = &self.is_over;
+        if is_over.load(Ordering::Acquire) || self.begins_anew.load(Ordering::Acquire) {
             return;
         }
         tracing::warn!(node = member, %error, "a node that works for this one is lost: the work \
@@ -363,12 +368,21 @@ impl Crew {
     }
 
     /// This node hands the lead over, if somebody takes it (not the one that is lost, if one is),
-    /// and starts anew.
+    /// and starts anew: it does not return. Only the first call counts: it says who is lost.
     pub async fn begin_anew(&self, lost: Option<MemberId>) {
+        if self.begins_anew.swap(true, Ordering::AcqRel) {
+            return std::future::pending().await;
+        }
         let (own, status) = (self.muster.nodes[0].member, self.site.membership.status());
         if !status.is_drained(own) {
             for host in &self.hosts {
                 let _ = host.orders.send(encode_expect(own));
+            }
+        }
+        // Nor is one waited for that is silent.
+        if let Some(lost) = lost {
+            for host in &self.hosts {
+                let _ = host.orders.send(encode_lost(lost));
             }
         }
         // Those who know that this one comes back; others would begin without it, and once more
@@ -463,7 +477,7 @@ fn has_drained(crew: &Crew, status: &GroupStatus) -> bool {
     }
     // One that leads hands over, if somebody can lead in its place.
     let leads = |node: &NodeStatus| {
-        let is_near = node.lag.is_some_and(|lag| lag <= LAG_MAX);
+        let is_near = node.lag.is_some_and(|lag| lag <= NEAR);
         node.role == Role::Voter && node.answers == Some(true) && is_near && !node.is_drained
     };
     status.nodes.iter().any(leads)
@@ -570,6 +584,7 @@ impl Hearing {
                 }
             }
             Report::Withdrawn { relation } => ears.published.withdraw(relation),
+            Report::Lost { member, error } => machine::block_on(crew.lose(member, &error)),
             Report::Figures(mut jobs) => {
                 let started = crew.started.lock().clone();
                 jobs.retain(|job| started.contains(&job.relation));

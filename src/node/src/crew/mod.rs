@@ -28,7 +28,7 @@ mod tests;
 
 pub use leading::{Crew, Ears};
 
-use crate::cluster::{Membership, Workplace};
+use crate::cluster::{Membership, NodeStatus, Workplace};
 use async_trait::async_trait;
 use bytes::Bytes;
 use exchange::Incoming;
@@ -51,6 +51,8 @@ use tokio::sync::watch;
 
 /// How long a node may take to answer that is asked for its workers.
 const OFFER_PATIENCE: Duration = Duration::from_secs(1);
+/// The same of one that was just lost: if it comes back, it can join a little later.
+const LOST_PATIENCE: Duration = Duration::from_millis(150);
 /// How long a node may take that led, handed the lead over and starts anew.
 const RESTART_PATIENCE: Duration = Duration::from_secs(3);
 /// How long it may take until all nodes of a crew have found each other.
@@ -154,6 +156,8 @@ pub struct Site {
     ending: Mutex<Vec<Thread>>,
     /// Who led before, and starts anew; until when that may take.
     expected: Mutex<Option<(MemberId, Instant)>>,
+    /// Who was lost before, and until when that counts.
+    lost: Mutex<Option<(MemberId, Instant)>>,
 }
 
 fn json(told: &impl Serialize) -> Result<Bytes> {
@@ -202,6 +206,7 @@ impl Site {
             shown: Mutex::default(),
             ending: Mutex::default(),
             expected: Mutex::default(),
+            lost: Mutex::default(),
         });
         membership.set_workplace(site.clone());
         site
@@ -218,11 +223,26 @@ impl Site {
         *self.expected.lock() = Some((member, machine::now() + RESTART_PATIENCE));
     }
 
-    /// How long a member is waited for that is asked for its workers.
-    fn patience(&self, member: MemberId) -> Duration {
-        let expected = self.expected.lock().filter(|(who, _)| *who == member);
-        let until = expected.map(|(_, until)| until.saturating_duration_since(machine::now()));
-        until.unwrap_or_default().max(OFFER_PATIENCE)
+    fn lost(&self, member: MemberId) {
+        *self.lost.lock() = Some((member, machine::now() + RESTART_PATIENCE));
+    }
+
+    /// How long a member is waited for that is asked for its workers: more than
+    /// [`OFFER_PATIENCE`] if it is expected to come.
+    fn patience(&self, node: &NodeStatus) -> Duration {
+        let now = machine::now();
+        let left = |told: &Mutex<Option<(MemberId, Instant)>>| {
+            let told = told.lock().filter(|(who, _)| *who == node.member);
+            told.map(|(_, until)| until.saturating_duration_since(now))
+        };
+        if let Some(left) = left(&self.expected).filter(|left| *left > OFFER_PATIENCE) {
+            return left;
+        }
+        let is_lost = left(&self.lost).is_some_and(|left| !left.is_zero());
+        match is_lost || node.answers == Some(false) {
+            true => LOST_PATIENCE,
+            false => OFFER_PATIENCE,
+        }
     }
 
     /// Whether what it does is of this incarnation, and it lends its workers.

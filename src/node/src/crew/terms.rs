@@ -18,7 +18,7 @@ const CLAIM_PATIENCE: Duration = Duration::from_millis(800);
 
 /// Of what the nodes of a crew say to each other. While a cluster is changed to another release, a
 /// crew has only nodes of its leader's version; the others keep the log.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Who works for this incarnation has its store and its secret key.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -182,6 +182,10 @@ fn orders_arrive_as_they_were() {
         decode_order(&frames::encode_expect(2)).unwrap(),
         Some(Order::Expect(2))
     ));
+    assert!(matches!(
+        decode_order(&frames::encode_lost(2)).unwrap(),
+        Some(Order::Lost(2))
+    ));
     assert!(decode_order(b"").unwrap().is_none());
     for damaged in [
         &[9][..],
@@ -237,6 +241,12 @@ fn reports_arrive_as_they_were() {
         .unwrap();
     let arrived = Report::decode(&sent, &mut BatchReader::default()).unwrap();
     assert!(matches!(arrived, Some(Report::Figures(f)) if f[0].rows == 5));
+    let (member, error) = (3, "it is silent".to_string());
+    let sent = Report::Lost { member, error }
+        .encode(&mut BatchWriter::new(Compression::None))
+        .unwrap();
+    let arrived = Report::decode(&sent, &mut BatchReader::default()).unwrap();
+    assert!(matches!(arrived, Some(Report::Lost { member: 3, error }) if error == "it is silent"));
     assert!(Report::decode(&[7], &mut BatchReader::default()).is_err());
 }
 
