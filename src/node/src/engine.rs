@@ -323,6 +323,12 @@ impl Engine {
         self.node.writers.partitions(relation)
     }
 
+    /// Whether a part of the rows may be on other nodes: what they need not send is worth asking
+    /// for.
+    pub fn is_spread(&self) -> bool {
+        self.node.crew.has_hosts()
+    }
+
     /// What can be read of a materialized relation under a pin of `epoch`: of one whose job does
     /// not run its last complete answer, or `55000` with the reason if that cannot be read.
     pub fn answer(&self, relation: RelationId, epoch: Epoch) -> Result<Answer> {

@@ -105,6 +105,24 @@ def test_all_nodes_do_a_part_of_the_work(cluster, kafka):
     eventually(all_there, 60)
 
 
+def test_filters_are_evaluated_where_the_rows_are(cluster):
+    """The same rows pass as where all rows are sent: an expression in the select list is never asked of other nodes."""
+    cluster.settled(3)
+    cluster.run("CREATE TABLE t (id BIGINT PRIMARY KEY, n INT, name TEXT, price NUMERIC(10, 2), weight DOUBLE PRECISION, at TIMESTAMPTZ, day DATE, good BOOLEAN)")
+    cluster.run("""INSERT INTO t SELECT g, nullif(g % 7, 0), CASE WHEN g % 5 > 0 THEN 'name ' || (g % 20) END, g / 3.0, CASE WHEN g % 11 = 0 THEN 'NaN'::DOUBLE PRECISION ELSE g END,
+                TIMESTAMPTZ '2026-01-01 00:00Z' + g * INTERVAL '1 minute', DATE '2026-01-01' + (g % 400)::INT, CASE WHEN g % 3 > 0 THEN g % 3 = 1 END FROM generate_series(1, 5000) g""")
+    cluster.run("CREATE MATERIALIZED VIEW m AS SELECT n, name, price, weight, at, day, good, count(*) AS c FROM t GROUP BY n, name, price, weight, at, day, good")
+    for relation in ("t", "m"):
+        for passes in ("n = 3", "n <> 3 OR name IS NULL", "NOT (n IN (1, 2, NULL))", "name LIKE 'name 1%' AND price > 100.005", "weight > 4990", "weight = 'NaN'", "good IS NOT TRUE",
+                       "at BETWEEN '2026-01-02 03:00:00+02' AND '2026-01-02 02:00:00Z'", "day < '2026-01-03'", "at::DATE = '2026-01-02'", "upper(name) = 'NAME 7'", "n < price", "good",
+                       "price IS NULL", "n = 3 AND n = 4", "length(name) > 6 AND n IS NOT NULL"):
+            asked, counted = cluster.run(f"SELECT (SELECT count(*) FROM {relation} WHERE {passes}), (SELECT coalesce(sum(CASE WHEN {passes} THEN 1 ELSE 0 END), 0) FROM {relation})")[0]
+            assert asked == counted, (relation, passes)
+        assert cluster.run(f"SELECT count(*) FROM {relation} WHERE n > 6 LIMIT 1") == [(0,)]
+        assert len(cluster.run(f"SELECT * FROM {relation} WHERE n > 1 LIMIT 7")) == 7
+        assert cluster.refusal(f"SELECT * FROM {relation} WHERE 1 / (n - 3) > 0") == "22012"
+
+
 def test_the_leader_is_killed_again_and_again(cluster, kafka):
     source, sink = "cluster-in", "cluster-out"
     kafka.create_topic(source, 2)

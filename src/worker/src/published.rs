@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tidemark_common::{Epoch, RelationId, Result, WorkerId};
 use tidemark_control::Placement;
 use tidemark_control::protocol::Positions;
-use tidemark_plan::{Catalog, Relation};
+use tidemark_plan::{Catalog, Expr, Relation};
 use tidemark_state::ViewPartition;
 use tidemark_state::checkpoint::FileMeta;
 
@@ -38,8 +38,14 @@ pub enum Share {
 /// `Unavailable` says that it is not reached.
 #[async_trait]
 pub trait FarRows: Send + Sync {
-    /// These columns of all of them, piece by piece.
-    async fn scan(&self, at: ReadAs, columns: &[usize]) -> Result<Box<dyn Pieces>>;
+    /// These columns of all of them, piece by piece; with a `filter`, which is over these columns,
+    /// of those for which it is true or fails.
+    async fn scan(
+        &self,
+        at: ReadAs,
+        columns: &[usize],
+        filter: Option<&Expr>,
+    ) -> Result<Box<dyn Pieces>>;
     /// These columns, which the schema names, of those with the values in `by` (one array for each
     /// of its columns); without `by` of those with these keys.
     async fn look_up(

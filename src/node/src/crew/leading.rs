@@ -192,6 +192,11 @@ impl Crew {
         &self.placement
     }
 
+    /// Whether other nodes have a part of the work.
+    pub fn has_hosts(&self) -> bool {
+        !self.hosts.is_empty()
+    }
+
     /// The workers of each node.
     pub fn workers(&self) -> impl Iterator<Item = (MemberId, Range<WorkerId>)> {
         let nodes = self.muster.nodes.iter().enumerate();

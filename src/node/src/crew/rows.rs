@@ -9,8 +9,8 @@
 
 use super::frames::encode_forget;
 use super::{Site, Wants, gone, json, unreadable};
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::compute::concat_batches;
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
@@ -23,9 +23,10 @@ use std::sync::Arc;
 use tidemark_common::network::{Link, LinkSender};
 use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId, machine};
 use tidemark_control::Readers;
-use tidemark_plan::Relation;
-use tidemark_state::ViewPartition;
+use tidemark_operator::expr::Predicate;
+use tidemark_plan::{Expr, Relation};
 use tidemark_state::checkpoint::FileMeta;
+use tidemark_state::{Reading, ViewPartition};
 use tidemark_worker::{FarRows, Pieces, ReadAs, Shows, Storing, store_share};
 use tokio::sync::{mpsc, watch};
 
@@ -49,8 +50,12 @@ struct Question {
 
 #[derive(Serialize, Deserialize)]
 enum Wanted {
-    /// All rows.
-    Scan { columns: Vec<usize> },
+    /// All rows, or those for which the filter, over these columns, is true or fails.
+    Scan {
+        columns: Vec<usize>,
+        #[serde(default)]
+        filter: Option<Expr>,
+    },
     /// Those with the values that follow, in these columns or the key.
     LookUp {
         by: Option<Vec<usize>>,
@@ -191,12 +196,20 @@ async fn answer(question: &[u8], shown: &Shown, to: &mut dyn LinkSender) -> Resu
     let mergeable = pinned.map_or(question.mergeable, |pin| pin.min(question.mergeable));
     let mut end = vec![END];
     match question.wants {
-        Wanted::Scan { columns } => {
-            let begin = move || view.reading(epoch, mergeable, &columns, BATCH_ROWS);
-            let mut reading = machine::blocking(begin).await??;
+        Wanted::Scan { columns, filter } => {
+            let begin = move || {
+                let schema = view.schema().project(&columns).map_err(unreadable)?;
+                let schema = Arc::new(schema);
+                let filter = filter.map(|filter| Predicate::new(&filter, &schema));
+                let reading = view.reading(epoch, mergeable, &columns, BATCH_ROWS)?;
+                Ok::<_, Error>((reading, filter.transpose()?))
+            };
+            let (mut reading, filter) = machine::blocking(begin).await??;
+            let filter = Arc::new(filter);
             loop {
+                let filter = filter.clone();
                 let next = move || {
-                    let piece = reading.next_piece()?;
+                    let piece = next_selected(&mut reading, filter.as_ref().as_ref())?;
                     let piece = piece.as_ref().map(encode_rows).transpose()?;
                     Ok::<_, Error>((reading, piece))
                 };
@@ -235,6 +248,30 @@ async fn answer(question: &[u8], shown: &Shown, to: &mut dyn LinkSender) -> Resu
         }
     }
     Ok(end.into())
+}
+
+/// The next rows for which the filter is true or fails: whoever asks finds out how it fails.
+fn next_selected(reading: &mut Reading, filter: Option<&Predicate>) -> Result<Option<RecordBatch>> {
+    while let Some(piece) = reading.next_piece()? {
+        let Some(filter) = filter else {
+            return Ok(Some(piece));
+        };
+        let (mask, failures) = filter.evaluate(&piece)?;
+        let mask = match failures.is_empty() {
+            true => mask,
+            false => {
+                let mut rows: Vec<bool> = mask.values().iter().collect();
+                failures.iter().for_each(|failure| rows[failure.row] = true);
+                BooleanArray::from(rows)
+            }
+        };
+        if mask.true_count() > 0 {
+            return filter_record_batch(&piece, &mask)
+                .map(Some)
+                .map_err(unreadable);
+        }
+    }
+    Ok(None)
 }
 
 /// The kind, the number of rows, and the rows as an Arrow IPC stream.
@@ -409,9 +446,14 @@ impl Drop for Kept {
 
 #[async_trait]
 impl FarRows for FarShare {
-    async fn scan(&self, at: ReadAs, columns: &[usize]) -> Result<Box<dyn Pieces>> {
-        let columns = columns.to_vec();
-        let question = self.question(at, Wanted::Scan { columns });
+    async fn scan(
+        &self,
+        at: ReadAs,
+        columns: &[usize],
+        filter: Option<&Expr>,
+    ) -> Result<Box<dyn Pieces>> {
+        let (columns, filter) = (columns.to_vec(), filter.cloned());
+        let question = self.question(at, Wanted::Scan { columns, filter });
         Ok(Box::new(self.0.rows.ask(&self.0, &question, &[]).await?))
     }
 
@@ -448,5 +490,88 @@ impl FarRows for FarShare {
         let mut answer = self.0.rows.ask(&self.0, &question, &[]).await?;
         while answer.next().await?.is_some() {}
         serde_json::from_slice(&answer.end).map_err(unreadable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::{DataType, Int64Type};
+    use tidemark_changelog::ChangeBatch;
+    use tidemark_plan::{BinaryOp, Literal};
+    use tidemark_state::ViewOptions;
+    use tidemark_state::checkpoint::CheckpointStore;
+    use tidemark_state::object_store::memory::InMemory;
+
+    struct Sent(Vec<Bytes>);
+
+    #[async_trait]
+    impl LinkSender for Sent {
+        async fn send(&mut self, frame: Bytes) -> Result<()> {
+            self.0.push(frame);
+            Ok(())
+        }
+    }
+
+    fn binary(op: BinaryOp, left: Expr, right: Expr) -> Expr {
+        let (left, right) = (Box::new(left), Box::new(right));
+        Expr::Binary { op, left, right }
+    }
+
+    fn number(value: i64) -> Expr {
+        Expr::Literal(Literal::Int64(value))
+    }
+
+    /// What a host sends of 20,000 rows with the numbers from 0 on.
+    async fn sent(filter: Option<Expr>) -> Vec<i64> {
+        let field = |name: &str| Field::new(name, DataType::Int64, true);
+        let schema = Arc::new(Schema::new(vec![field("other"), field("v")]));
+        let view = Arc::new(ViewPartition::new(ViewOptions {
+            name: "t".into(),
+            schema: schema.clone(),
+            key: None,
+            append_only: true,
+            table: 0,
+            vnode_of_worker: 0,
+            partitioned_by_key: false,
+        }));
+        let values = Arc::new(Int64Array::from_iter_values(0..20_000));
+        let rows = RecordBatch::try_new(schema, vec![values.clone(), values]).unwrap();
+        view.append(Epoch(1), vec![ChangeBatch::insert(rows)]);
+        let store = CheckpointStore::over("memory://", Arc::new(InMemory::new()));
+        let shown = Shown::new(1, Storing::new(store, 1), Readers::new(), |_| ());
+        shown.show(RelationId(7), 0, view);
+        let columns = vec![1];
+        let question = Question {
+            share: 1,
+            epoch: Epoch(1),
+            mergeable: Epoch(1),
+            wants: Wanted::Scan { columns, filter },
+        };
+        let header = json(&question).unwrap();
+        let mut bytes = (header.len() as u32).to_le_bytes().to_vec();
+        bytes.extend_from_slice(&header);
+        let mut to = Sent(Vec::new());
+        answer(&bytes, &shown, &mut to).await.unwrap();
+        let mut values = Vec::new();
+        for frame in to.0 {
+            let rows = decode_rows(&frame[1..]).unwrap();
+            values.extend_from_slice(rows.column(0).as_primitive::<Int64Type>().values());
+        }
+        values
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_rows_are_sent_that_may_pass() {
+        assert_eq!(sent(None).await.len(), 20_000);
+        let last = binary(BinaryOp::GtEq, Expr::Column(0), number(19_997));
+        assert_eq!(sent(Some(last)).await, [19_997, 19_998, 19_999]);
+        let none = binary(BinaryOp::Lt, Expr::Column(0), number(0));
+        assert_eq!(sent(Some(none)).await, [0_i64; 0]);
+        // A row for which it fails is sent: the error is that of whoever asks.
+        let fails = binary(BinaryOp::Divide, number(10), Expr::Column(0));
+        let fails = binary(BinaryOp::Eq, fails, number(5));
+        assert_eq!(sent(Some(fails)).await, [0, 2]);
     }
 }

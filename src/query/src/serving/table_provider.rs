@@ -6,6 +6,9 @@
 //! connector where an append-only source keeps no rows. Equalities that fix every key column become
 //! a lookup: the cross product of the constants is looked up in the share that owns each key.
 //!
+//! Filters that say the same wherever they are evaluated go with the scan to other nodes, which send
+//! only rows that may pass.
+//!
 //! Where a plan may run again ([`Snapshot::again`]), a scan says what is read and no more: the rows
 //! are those of the run ([`Sight`]).
 
@@ -18,7 +21,8 @@ use arrow::compute::{concat_batches, take};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::datasource::DefaultTableSource;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
@@ -37,7 +41,7 @@ use tidemark_changelog::hash::{hash_columns, vnode_of_hash};
 use tidemark_common::{Error, RelationId, SqlState, vnode_owner};
 use tidemark_node::Engine;
 use tidemark_node::engine::{Answer, Pieces, Pin, ReadAs, Share};
-use tidemark_plan::{Catalog, Op, Relation};
+use tidemark_plan::{BinaryOp, Catalog, Op, Relation};
 
 /// Keys of one lookup at most; more are cheaper by a scan.
 const LOOKUP_KEYS_MAX: usize = 1000;
@@ -326,10 +330,12 @@ impl TableProvider for RelationTable {
         let names: Vec<&str> = columns
             .map(|c| self.relation.columns[c].name.as_str())
             .collect();
+        let is_spread = self.snapshot.engine().is_spread() && self.relation.is_materialized();
         let support = |f: &&Expr| match constants(f) {
             Some((column, _)) if names.contains(&column.as_str()) => {
                 TableProviderFilterPushDown::Inexact
             }
+            _ if is_spread && says_the_same_elsewhere(f) => TableProviderFilterPushDown::Inexact,
             _ => TableProviderFilterPushDown::Unsupported,
         };
         Ok(filters.iter().map(support).collect())
@@ -385,6 +391,10 @@ impl TableProvider for RelationTable {
             .answer(self.relation.id, self.snapshot.pin.epoch())
             .map_err(ours)?;
         self.snapshot.warn_of_age(&self.relation);
+        let filter = match self.snapshot.engine().is_spread() {
+            true => filter_elsewhere(filters, &schema)?,
+            false => None,
+        };
         let part = |(place, share): (usize, &Share)| {
             let seen = || Seen {
                 share: share.clone(),
@@ -396,6 +406,7 @@ impl TableProvider for RelationTable {
                 place,
                 seen: (!self.snapshot.again).then(seen),
                 columns: projection.clone(),
+                filter: filter.clone(),
                 schema: schema.clone(),
             };
             Arc::new(scan) as Arc<dyn PartitionStream>
@@ -420,6 +431,8 @@ struct PartitionScan {
     /// None: what the run sees of it.
     seen: Option<Seen>,
     columns: Vec<usize>,
+    /// For other nodes.
+    filter: Option<Arc<tidemark_plan::Expr>>,
     schema: SchemaRef,
 }
 
@@ -440,7 +453,10 @@ impl PartitionStream for PartitionScan {
             Some(seen) => Ok(seen.clone()),
             None => Sight::of(&task).and_then(|sight| sight.share(self.relation, self.place)),
         };
-        let begun = seen.map(|seen| (begin(&seen, &self.columns), seen.pin));
+        let begun = seen.map(|seen| {
+            let pieces = begin(&seen, &self.columns, self.filter.clone());
+            (pieces, seen.pin)
+        });
         let pieces = futures::stream::iter(Some(begun.map_err(ours))).map_ok(move |state| {
             // Until the last piece, the epoch is kept.
             let schema = schema.clone();
@@ -470,8 +486,8 @@ enum PiecesOf {
     Failed(Error),
 }
 
-/// Begins to read these columns.
-fn begin(seen: &Seen, columns: &[usize]) -> PiecesOf {
+/// Begins to read these columns; from another node, only rows that may pass the filter.
+fn begin(seen: &Seen, columns: &[usize], filter: Option<Arc<tidemark_plan::Expr>>) -> PiecesOf {
     let ReadAs { epoch, .. } = seen.at;
     let mergeable = seen.pin.mergeable();
     match &seen.share {
@@ -482,7 +498,7 @@ fn begin(seen: &Seen, columns: &[usize]) -> PiecesOf {
         Share::There(far) => {
             let (far, columns) = (far.clone(), columns.to_vec());
             let at = ReadAs { epoch, mergeable };
-            PiecesOf::Asking(async move { far.scan(at, &columns).await }.boxed())
+            PiecesOf::Asking(async move { far.scan(at, &columns, filter.as_deref()).await }.boxed())
         }
     }
 }
@@ -605,6 +621,51 @@ fn constants(filter: &Expr) -> Option<(String, Vec<ScalarValue>)> {
         },
         _ => None,
     }
+}
+
+/// Whether a filter is made of columns, constants and comparisons alone, so that neither settings
+/// nor the time nor what a function makes of them matter.
+fn says_the_same_elsewhere(filter: &Expr) -> bool {
+    let is_plain = |e: &Expr| match e {
+        Expr::BinaryExpr(binary) => {
+            use Operator::*;
+            let of_truths = matches!(binary.op, And | Or);
+            of_truths || matches!(binary.op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
+        }
+        Expr::Column(_)
+        | Expr::Literal(..)
+        | Expr::Not(_)
+        | Expr::IsNull(_)
+        | Expr::IsNotNull(_)
+        | Expr::IsTrue(_)
+        | Expr::IsFalse(_)
+        | Expr::IsNotTrue(_)
+        | Expr::IsNotFalse(_)
+        | Expr::Between(_)
+        | Expr::InList(_)
+        | Expr::Like(_) => true,
+        _ => false,
+    };
+    filter
+        .exists(|e| Ok(!is_plain(e)))
+        .is_ok_and(|other| !other)
+}
+
+/// All of these filters that other nodes can evaluate, over rows of this schema.
+fn filter_elsewhere(
+    filters: &[Expr],
+    schema: &SchemaRef,
+) -> Result<Option<Arc<tidemark_plan::Expr>>> {
+    let schema = DFSchema::try_from(schema.clone())?;
+    let filters = filters.iter().filter(|f| says_the_same_elsewhere(f));
+    // One that cannot be said to them is evaluated here.
+    let told = filters.filter_map(|f| tidemark_planner::to_expr(f, &schema).ok());
+    let all = told.reduce(|left, right| tidemark_plan::Expr::Binary {
+        op: BinaryOp::And,
+        left: Box::new(left),
+        right: Box::new(right),
+    });
+    Ok(all.map(Arc::new))
 }
 
 /// The columns that the filters allow to look rows up by, and the values that are looked for, one
