@@ -125,7 +125,7 @@ def main():
         try:
             lines = run()
             for line in [lines] if isinstance(lines, dict) else lines:
-                failed |= not line.get("ok", True)
+                failed |= "error" in line or not line.get("ok", True)
                 print(json.dumps(line), flush=True)
         except Exception as error:  # one measurement's failure is its result; the others are still wanted
             if not isinstance(error, psycopg.Error):

@@ -5,10 +5,10 @@
     failover-stop-follower   SIGTERM: a rolling restart, one node of it
     failover-stop-leader     the same of the one that leads
     failover-freeze-follower SIGSTOP: nothing tells the others but silence
-    failover-drain           ALTER CLUSTER DRAIN NODE
+    failover-drain           ALTER CLUSTER DRAIN NODE; clients of all nodes, as when one comes back from that
     failover-come            a node comes back, or RESUME: the longest of them all
 
-The state is one aggregate with K keys, spread over the nodes. Clients read one key of it, each through a node of its own, and connect again when they are thrown out.
+The state is one aggregate with K keys, spread over the nodes. Clients read keys that lie on all nodes, each client through a node of its own, and connect again when they are thrown out.
 """
 
 import signal
@@ -20,6 +20,8 @@ import psycopg
 from .cluster import Nodes
 
 EVENTS = ("kill-follower", "stop-follower", "freeze-follower", "kill-leader", "stop-leader", "drain")
+# So many that each node has some of them.
+KEYS = ", ".join(map(str, range(1, 25)))
 
 
 class Reader:
@@ -31,17 +33,17 @@ class Reader:
         self.thread.start()
 
     def _read(self):
-        connection, last = None, time.monotonic()
+        connection, last = None, None
         while not self.ended.is_set():
             try:
                 connection = connection or self.server.connect(connect_timeout=2, options="-c statement_timeout=2000")
-                connection.execute("SELECT n FROM result WHERE k = 17").fetchall()
+                connection.execute(f"SELECT n FROM result WHERE k IN ({KEYS})").fetchall()
                 now = time.monotonic()
-                self.gap, last, self.answers = max(self.gap, now - last), now, self.answers + 1
+                self.gap, last, self.answers = max(self.gap, now - (last or now)), now, self.answers + 1
             except psycopg.Error:
                 connection = None
             time.sleep(0.002)
-        self.gap = max(self.gap, time.monotonic() - last)
+        self.gap = max(self.gap, time.monotonic() - (last or 0))
 
     def end(self):
         self.ended.set()
@@ -91,6 +93,8 @@ def gap_of(cluster, away, change, settled):
     readers = [Reader(node) for number, node in cluster.nodes().items() if number != away]
     cluster.until(lambda: all(reader.answers for reader in readers))
     time.sleep(0.5)
+    for reader in readers:
+        reader.gap = 0.0
     change()
     before = [reader.answers for reader in readers]
     cluster.until(settled)

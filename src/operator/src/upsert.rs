@@ -480,8 +480,12 @@ impl StateTable for UpsertTable {
         let (mut stored, mut stored_rows) =
             (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         for (row, id) in ids.into_iter().enumerate() {
-            let before = std::mem::replace(&mut self.state[id as usize], STORED);
-            assert!(before == NOTHING, "a checkpoint has each key once");
+            let state = &mut self.state[id as usize];
+            if *state != NOTHING {
+                // A newer one was restored before.
+                continue;
+            }
+            *state = STORED;
             self.versions.set(id, versions.value(row));
             if gone.value(row) {
                 self.keep_deletion(id);
@@ -492,6 +496,10 @@ impl StateTable for UpsertTable {
         }
         self.values
             .write_selected(&pick(rows.columns(), &self.others), &stored_rows, &stored);
+    }
+
+    fn keeps_newest(&self) -> bool {
+        true
     }
 
     fn memory_bytes(&self) -> usize {

@@ -49,12 +49,13 @@ pub use health::{StoreHealth, StoreTrouble};
 pub use merge::{Compaction, plan_compaction};
 pub use read::Footer;
 
-use crate::TableSpec;
+use crate::{StateTable, TableSpec};
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use disk::{Folder, RealDisk};
 use futures::{StreamExt, TryStreamExt};
 use location::Location;
+use merge::Remembers;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use serde::{Deserialize, Serialize};
@@ -367,13 +368,48 @@ impl CheckpointStore {
         files: &[FileMeta],
         spec: &TableSpec,
         vnodes: Range<usize>,
+        each: impl FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        self.read_newest_first(files, spec, vnodes, Remembers::All, each)
+            .await
+    }
+
+    /// Restores the rows of `vnodes` of a table that is empty; `restored` hears of each so many
+    /// rows, and may end it by an error.
+    pub async fn restore_table(
+        &self,
+        files: &[FileMeta],
+        table: &mut dyn StateTable,
+        vnodes: Range<usize>,
+        mut restored: impl FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        let remembers = match table.keeps_newest() {
+            true => Remembers::Deletes,
+            false => Remembers::All,
+        };
+        let spec = table.spec();
+        let restore = |rows: RecordBatch| {
+            restored(rows.num_rows())?;
+            table.restore(&rows);
+            Ok(())
+        };
+        self.read_newest_first(files, &spec, vnodes, remembers, restore)
+            .await
+    }
+
+    async fn read_newest_first(
+        &self,
+        files: &[FileMeta],
+        spec: &TableSpec,
+        vnodes: Range<usize>,
+        remembers: Remembers,
         mut each: impl FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
         let files = files.iter().filter(|f| f.has_any_of(&vnodes));
         let mut files: Vec<FileMeta> = files.cloned().collect();
         files.sort_by_key(|f| std::cmp::Reverse(f.epoch));
-        for span in merge::spans(spec, &files, vnodes) {
-            let mut merge = merge::NewestFirst::new(spec, &files);
+        for span in merge::spans(spec, &files, vnodes, remembers) {
+            let mut merge = merge::NewestFirst::new(spec, &files, remembers);
             let mut pieces = pin!(self.pieces(spec, &files, span.clone()));
             while let Some(piece) = pieces.try_next().await? {
                 merge.add(piece, span.clone(), &mut each)?;

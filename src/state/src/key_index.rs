@@ -9,8 +9,9 @@
 //! 3. *Verify.* Candidates are compared with their keys, column by column.
 //!
 //! Rows that fail the third pass (two keys with one tag: one in 2^24 per pair of one vnode) are
-//! looked up again one by one. So no pass depends on the key's types except for one loop per column, and any number
-//! of columns of any types takes the same path without an encoding of its own.
+//! looked up again one by one. So no pass depends on the key's types except for one loop per
+//! column, and any number of columns of any types takes the same path without an encoding of its
+//! own.
 //!
 //! Equality: NULL equals NULL, -0 equals 0, every NaN equals every other; a key is kept in
 //! canonical form. Cost per key: the values' width, 8 bytes of hash, one bit, and about 12 bytes in

@@ -140,8 +140,13 @@ pub trait StateTable: Send {
         )
     }
     /// Adds rows of a checkpoint, with the table's schema; called before anything else, any number
-    /// of times. They do not count as changes.
+    /// of times. They do not count as changes. The rows of one call have different keys.
     fn restore(&mut self, rows: &RecordBatch);
+    /// Whether `restore` leaves a row alone whose key is there already, so that rows may come as
+    /// files have them, newest first, and nobody else need remember their keys.
+    fn keeps_newest(&self) -> bool {
+        false
+    }
     /// Bytes of memory held.
     fn memory_bytes(&self) -> usize;
 }

@@ -246,6 +246,9 @@ impl Work {
         let delivering = async {
             let (ended, at, _others) = futures::future::select_all(delivering).await;
             let error = ended.err().unwrap_or_else(|| gone("has gone"));
+            if mates[at] == muster.nodes[0].member {
+                return Err(error);
+            }
             // Who leads hears of it before this node goes: it is not this one that is lost.
             let _ = reports.send(Report::Lost {
                 member: mates[at],

@@ -9,8 +9,8 @@ use super::frames::{
 use super::rows::{FarShare, RowsOf};
 use super::terms::{Offer, Terms, chosen};
 use super::{
-    MUSTER_PATIENCE, Mate, Muster, Numbers, OFFER_PATIENCE, SIGN_OF_LIFE, SILENCE_MAX, Site, Wants,
-    gone, json, late, receive,
+    LOST_PATIENCE, MUSTER_PATIENCE, Mate, Muster, Numbers, OFFER_PATIENCE, Presence, SIGN_OF_LIFE,
+    SILENCE_MAX, Site, Wants, gone, json, late, receive,
 };
 use crate::cluster::{GroupStatus, NEAR, NodeStatus, Role};
 use crate::sinks::SinkQueues;
@@ -97,7 +97,9 @@ impl Crew {
         let mut others: Vec<_> = status.nodes.iter().collect();
         others.retain(|node| node.member != status.member && !node.is_drained);
         // Who is known to be away, or starts anew, need not be reached by those who are there.
-        let there = |node: &&&NodeStatus| site.patience(node) == OFFER_PATIENCE;
+        let there = |node: &&&NodeStatus| {
+            node.answers != Some(false) && site.presence(node.member) == Presence::Unknown
+        };
         let there = others.iter().filter(there);
         let mates = there.map(|node| (node.member, node.addresses.rpc.clone()));
         let own = Mate {
@@ -114,20 +116,21 @@ impl Crew {
         let asked = others.into_iter();
         let asked = asked.map(async |node| {
             let rpc = node.addresses.rpc.clone();
-            let patience = site.patience(node);
-            let (until, answers_in) = (machine::now() + patience, patience.min(OFFER_PATIENCE));
+            let reached_in = match site.presence(node.member) {
+                Presence::Lost => LOST_PATIENCE,
+                Presence::Expected | Presence::Unknown => OFFER_PATIENCE,
+            };
             let asked = loop {
                 let wants = Wants::Work(terms.clone());
                 let asked = async {
-                    let link = machine::timeout(answers_in, site.connect(&rpc, &wants));
+                    let link = machine::timeout(reached_in, site.connect(&rpc, &wants));
                     let mut link = link.await.ok_or_else(late)??;
                     // It looks at its store, and ends what it had before.
-                    let offer: Offer = receive(&mut link, 2 * answers_in).await?;
+                    let offer: Offer = receive(&mut link, 2 * OFFER_PATIENCE).await?;
                     Ok::<_, Error>((link, offer))
                 };
                 let asked = asked.await;
-                let is_expected = site.patience(node) > OFFER_PATIENCE;
-                if asked.is_ok() || !is_expected || machine::now() >= until {
+                if asked.is_ok() || site.presence(node.member) != Presence::Expected {
                     break asked;
                 }
                 machine::sleep(ASKED_AGAIN).await;

@@ -28,7 +28,7 @@ mod tests;
 
 pub use leading::{Crew, Ears};
 
-use crate::cluster::{Membership, NodeStatus, Workplace};
+use crate::cluster::{Membership, Workplace};
 use async_trait::async_trait;
 use bytes::Bytes;
 use exchange::Incoming;
@@ -51,7 +51,8 @@ use tokio::sync::watch;
 
 /// How long a node may take to answer that is asked for its workers.
 const OFFER_PATIENCE: Duration = Duration::from_secs(1);
-/// The same of one that was just lost: if it comes back, it can join a little later.
+/// How long one may take to be reached that was just lost: if it comes back, it can join a little
+/// later.
 const LOST_PATIENCE: Duration = Duration::from_millis(150);
 /// How long a node may take that led, handed the lead over and starts anew.
 const RESTART_PATIENCE: Duration = Duration::from_secs(3);
@@ -136,6 +137,17 @@ impl Numbers {
             let _ = given.wait_for(|given| *given >= number).await;
         }
     }
+}
+
+/// What a node knows of another one that it asks for its workers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    /// It starts anew, and is waited for.
+    Expected,
+    /// It was just lost, and is not waited for.
+    Lost,
+    /// Nothing.
+    Unknown,
 }
 
 /// What a node has for crews, its own or that of another one.
@@ -227,21 +239,17 @@ impl Site {
         *self.lost.lock() = Some((member, machine::now() + RESTART_PATIENCE));
     }
 
-    /// How long a member is waited for that is asked for its workers: more than
-    /// [`OFFER_PATIENCE`] if it is expected to come.
-    fn patience(&self, node: &NodeStatus) -> Duration {
-        let now = machine::now();
-        let left = |told: &Mutex<Option<(MemberId, Instant)>>| {
-            let told = told.lock().filter(|(who, _)| *who == node.member);
-            told.map(|(_, until)| until.saturating_duration_since(now))
+    /// What is known of a member that is to be asked for its workers.
+    fn presence(&self, member: MemberId) -> Presence {
+        let until = |told: &Mutex<Option<(MemberId, Instant)>>| {
+            let told = told.lock().filter(|(who, _)| *who == member);
+            told.map(|(_, until)| until)
+                .filter(|until| *until > machine::now())
         };
-        if let Some(left) = left(&self.expected).filter(|left| *left > OFFER_PATIENCE) {
-            return left;
-        }
-        let is_lost = left(&self.lost).is_some_and(|left| !left.is_zero());
-        match is_lost || node.answers == Some(false) {
-            true => LOST_PATIENCE,
-            false => OFFER_PATIENCE,
+        match (until(&self.expected), until(&self.lost)) {
+            (Some(_), _) => Presence::Expected,
+            (None, Some(_)) => Presence::Lost,
+            (None, None) => Presence::Unknown,
         }
     }
 

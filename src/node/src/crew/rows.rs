@@ -25,13 +25,15 @@ use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId, machine};
 use tidemark_control::Readers;
 use tidemark_operator::expr::Predicate;
 use tidemark_plan::{Expr, Relation};
+use tidemark_state::ViewPartition;
 use tidemark_state::checkpoint::FileMeta;
-use tidemark_state::{Reading, ViewPartition};
 use tidemark_worker::{FarRows, Pieces, ReadAs, Shows, Storing, store_share};
 use tokio::sync::{mpsc, watch};
 
 /// Rows of a piece at most.
 const BATCH_ROWS: usize = 8192;
+/// Pieces of which no row is sent, before an empty one is.
+const UNSENT_MAX: usize = 64;
 /// Links that are kept for the next question.
 const IDLE_MAX: usize = 8;
 
@@ -53,7 +55,6 @@ enum Wanted {
     /// All rows, or those for which the filter, over these columns, is true or fails.
     Scan {
         columns: Vec<usize>,
-        #[serde(default)]
         filter: Option<Expr>,
     },
     /// Those with the values that follow, in these columns or the key.
@@ -206,18 +207,27 @@ async fn answer(question: &[u8], shown: &Shown, to: &mut dyn LinkSender) -> Resu
             };
             let (mut reading, filter) = machine::blocking(begin).await??;
             let filter = Arc::new(filter);
+            let mut unsent = 0;
             loop {
                 let filter = filter.clone();
                 let next = move || {
-                    let piece = next_selected(&mut reading, filter.as_ref().as_ref())?;
-                    let piece = piece.as_ref().map(encode_rows).transpose()?;
-                    Ok::<_, Error>((reading, piece))
+                    let piece = reading.next_piece()?;
+                    let piece = piece.map(|piece| selected(piece, filter.as_ref().as_ref()));
+                    Ok::<_, Error>((reading, piece.transpose()?))
                 };
                 let (rest, piece) = machine::blocking(next).await??;
                 let Some(piece) = piece else {
                     break;
                 };
-                to.send(piece).await?;
+                // Whoever waits long for rows may have gone: an empty piece finds that out.
+                unsent += 1;
+                if piece.num_rows() > 0 || unsent == UNSENT_MAX {
+                    to.send(encode_rows(&piece)?).await?;
+                    unsent = 0;
+                }
+                if *shown.ended.borrow() {
+                    return Err(gone("has ended"));
+                }
                 reading = rest;
             }
         }
@@ -250,28 +260,23 @@ async fn answer(question: &[u8], shown: &Shown, to: &mut dyn LinkSender) -> Resu
     Ok(end.into())
 }
 
-/// The next rows for which the filter is true or fails: whoever asks finds out how it fails.
-fn next_selected(reading: &mut Reading, filter: Option<&Predicate>) -> Result<Option<RecordBatch>> {
-    while let Some(piece) = reading.next_piece()? {
-        let Some(filter) = filter else {
-            return Ok(Some(piece));
-        };
-        let (mask, failures) = filter.evaluate(&piece)?;
-        let mask = match failures.is_empty() {
-            true => mask,
-            false => {
-                let mut rows: Vec<bool> = mask.values().iter().collect();
-                failures.iter().for_each(|failure| rows[failure.row] = true);
-                BooleanArray::from(rows)
-            }
-        };
-        if mask.true_count() > 0 {
-            return filter_record_batch(&piece, &mask)
-                .map(Some)
-                .map_err(unreadable);
+/// The rows for which the filter is true, or fails: whoever asks finds out how.
+fn selected(rows: RecordBatch, filter: Option<&Predicate>) -> Result<RecordBatch> {
+    let Some(filter) = filter else {
+        return Ok(rows);
+    };
+    let (mask, failures) = filter.evaluate(&rows)?;
+    let mask = match failures.is_empty() {
+        true => mask,
+        false => {
+            let mut passes: Vec<bool> = mask.values().iter().collect();
+            failures
+                .iter()
+                .for_each(|failure| passes[failure.row] = true);
+            BooleanArray::from(passes)
         }
-    }
-    Ok(None)
+    };
+    filter_record_batch(&rows, &mask).map_err(unreadable)
 }
 
 /// The kind, the number of rows, and the rows as an Arrow IPC stream.

@@ -6,7 +6,9 @@
 //! given back only when rows go on, so that the other tables can still name them.
 
 use super::groups::{Groups, SEALED, TableKind, UNSEALED};
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions,
+};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_changelog::vnode_of_hash;
@@ -63,7 +65,7 @@ impl StateTable for Table {
         let mut ids = Vec::new();
         groups.intern_keys(&rows.columns()[..width], rows.num_rows(), &mut ids);
         match self.kind {
-            TableKind::Groups => groups.restore_groups(&ids, &rows.columns()[width..]),
+            TableKind::Groups => groups.restore_new(&ids, &rows.columns()[width..]),
             TableKind::Distinct(table) => {
                 groups.distinct[table].load(ids, rows.column(width), &rows.columns()[width + 1..])
             }
@@ -77,6 +79,10 @@ impl StateTable for Table {
                 }
             }
         }
+    }
+
+    fn keeps_newest(&self) -> bool {
+        matches!(self.kind, TableKind::Groups)
     }
 
     fn memory_bytes(&self) -> usize {
@@ -249,6 +255,19 @@ impl Groups {
                 .map(|id| vnode_of_hash(self.index.hash(*id)) as u16)
                 .collect()
         }
+    }
+
+    /// Those of them that were not restored before.
+    fn restore_new(&mut self, ids: &[u32], columns: &[ArrayRef]) {
+        let is_new = |id: &u32| self.flags.get(*id) & SEALED == 0;
+        if ids.iter().all(is_new) {
+            return self.restore_groups(ids, columns);
+        }
+        let mask: BooleanArray = ids.iter().map(|id| Some(is_new(id))).collect();
+        let new: Vec<u32> = ids.iter().copied().filter(is_new).collect();
+        let columns = columns.iter().map(|c| arrow::compute::filter(c, &mask));
+        let columns: Result<Vec<ArrayRef>, _> = columns.collect();
+        self.restore_groups(&new, &columns.expect("as many rows as ids"));
     }
 
     fn restore_groups(&mut self, ids: &[u32], columns: &[ArrayRef]) {

@@ -702,6 +702,7 @@ fn history(seed: u64, grouped: bool, append_only: bool) {
             "seed {seed}, epoch {number}"
         );
         if random.below_u64(3) == 0 {
+            let older: Vec<_> = stored.iter().map(|stored| stored.0.clone()).collect();
             for (table, stored) in operator.tables().into_iter().zip(&mut stored) {
                 if let Some(delta) = table.seal() {
                     stored.apply(&delta, group.len());
@@ -715,6 +716,15 @@ fn history(seed: u64, grouped: bool, append_only: bool) {
                     let half = random.below_u64(all.num_rows() as u64 + 1) as usize;
                     table.restore(&all.slice(half, all.num_rows() - half));
                     table.restore(&all.slice(0, half));
+                }
+                // An older file still has what the keys were before.
+                for (i, table) in operator.tables().into_iter().enumerate() {
+                    let there = older[i]
+                        .iter()
+                        .filter(|(key, _)| stored[i].0.contains_key(*key));
+                    if table.keeps_newest() {
+                        there.for_each(|(_, row)| table.restore(row));
+                    }
                 }
             }
         }

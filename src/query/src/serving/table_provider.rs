@@ -42,6 +42,7 @@ use tidemark_common::{Error, RelationId, SqlState, vnode_owner};
 use tidemark_node::Engine;
 use tidemark_node::engine::{Answer, Pieces, Pin, ReadAs, Share};
 use tidemark_plan::{BinaryOp, Catalog, Op, Relation};
+use tidemark_planner::may_fail;
 
 /// Keys of one lookup at most; more are cheaper by a scan.
 const LOOKUP_KEYS_MAX: usize = 1000;
@@ -331,12 +332,19 @@ impl TableProvider for RelationTable {
             .map(|c| self.relation.columns[c].name.as_str())
             .collect();
         let is_spread = self.snapshot.engine().is_spread() && self.relation.is_materialized();
-        let support = |f: &&Expr| match constants(f) {
-            Some((column, _)) if names.contains(&column.as_str()) => {
-                TableProviderFilterPushDown::Inexact
+        // What is written behind a condition that may fail must not keep it from failing.
+        let mut fails = false;
+        let support = |f: &&Expr| {
+            fails |= may_fail(f);
+            match constants(f) {
+                Some((column, _)) if names.contains(&column.as_str()) => {
+                    TableProviderFilterPushDown::Inexact
+                }
+                _ if is_spread && !fails && says_the_same_elsewhere(f) => {
+                    TableProviderFilterPushDown::Inexact
+                }
+                _ => TableProviderFilterPushDown::Unsupported,
             }
-            _ if is_spread && says_the_same_elsewhere(f) => TableProviderFilterPushDown::Inexact,
-            _ => TableProviderFilterPushDown::Unsupported,
         };
         Ok(filters.iter().map(support).collect())
     }
@@ -624,7 +632,8 @@ fn constants(filter: &Expr) -> Option<(String, Vec<ScalarValue>)> {
 }
 
 /// Whether a filter is made of columns, constants and comparisons alone, so that neither settings
-/// nor the time nor what a function makes of them matter.
+/// nor the time nor what a function makes of them matter. A constant that a kept plan gets anew for
+/// each run (it has a mark) is none.
 fn says_the_same_elsewhere(filter: &Expr) -> bool {
     let is_plain = |e: &Expr| match e {
         Expr::BinaryExpr(binary) => {
@@ -633,7 +642,7 @@ fn says_the_same_elsewhere(filter: &Expr) -> bool {
             of_truths || matches!(binary.op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
         }
         Expr::Column(_)
-        | Expr::Literal(..)
+        | Expr::Literal(_, None)
         | Expr::Not(_)
         | Expr::IsNull(_)
         | Expr::IsNotNull(_)

@@ -1,7 +1,8 @@
 //! From many files of a table to one: the newest-first read of a restore, and compaction.
 //!
 //! A restore streams the files newest first and remembers, as 128-bit words, the keys it has met in
-//! files that an older one may contradict; the oldest files, which hold most rows, only look up.
+//! files that an older one may contradict; the oldest files, which hold most rows, only look up. Of
+//! a table that knows which keys it has, those are the keys of deletes alone.
 //! Files of one epoch come from different workers and are disjoint. Where that is many keys, it
 //! goes over the files several times, for some vnodes each.
 //!
@@ -140,12 +141,17 @@ pub(super) fn spans(
     spec: &TableSpec,
     files: &[FileMeta],
     vnodes: Range<usize>,
+    remembers: Remembers,
 ) -> Vec<Range<usize>> {
     let oldest = oldest_of(files);
     let keys = |f: &FileMeta| {
         let (start, end) = (f.vnode_min as usize, f.vnode_max as usize + 1);
         let wanted = end.min(vnodes.end).saturating_sub(start.max(vnodes.start));
-        f.rows * wanted as u64 / (end - start) as u64
+        let keys = match remembers {
+            Remembers::All => f.rows,
+            Remembers::Deletes => f.deletes,
+        };
+        keys * wanted as u64 / (end - start) as u64
     };
     let newer = files.iter().filter(|f| f.epoch > oldest);
     let keys: u64 = match are_disjoint(spec, files) {
@@ -156,6 +162,15 @@ pub(super) fn spans(
     let starts = vnodes.clone().step_by(vnodes.len().div_ceil(parts).max(1));
     let step = vnodes.len().div_ceil(parts);
     starts.map(|s| s..(s + step).min(vnodes.end)).collect()
+}
+
+/// Which keys of newer files a read has to remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remembers {
+    /// All.
+    All,
+    /// Those that were deleted: whoever gets the rows knows which it has.
+    Deletes,
 }
 
 /// Keys of one vnode.
@@ -171,16 +186,18 @@ pub(super) struct NewestFirst<'a> {
     /// Whether an older file may contradict the one being read. (Files of one epoch are disjoint,
     /// so keys may be entered at once.)
     insert: bool,
+    remembers: Remembers,
 }
 
 impl<'a> NewestFirst<'a> {
     /// For `files`, whose pieces will be added newest first.
-    pub fn new(spec: &'a TableSpec, files: &[FileMeta]) -> NewestFirst<'a> {
+    pub fn new(spec: &'a TableSpec, files: &[FileMeta], remembers: Remembers) -> NewestFirst<'a> {
         NewestFirst {
             spec,
             seen: (!are_disjoint(spec, files)).then(|| vec![Seen::default(); VNODES]),
             oldest: oldest_of(files),
             insert: true,
+            remembers,
         }
     }
 
@@ -210,7 +227,8 @@ impl<'a> NewestFirst<'a> {
     fn visible(&mut self, records: &RecordBatch) -> Option<BooleanArray> {
         let deleted = records.column(1).as_boolean();
         let vnodes = records.column(0).as_primitive::<UInt16Type>().values();
-        let insert = self.insert;
+        let all = self.remembers == Remembers::All;
+        let insert = self.insert && (all || deleted.true_count() > 0);
         let here = usize::from(vnodes[0])..=usize::from(vnodes[vnodes.len() - 1]);
         let is_known = |seen: &&mut Vec<Seen>| insert || !seen[here].iter().all(Seen::is_empty);
         let Some(seen) = self.seen.as_mut().filter(is_known) else {
@@ -229,12 +247,13 @@ impl<'a> NewestFirst<'a> {
                 } else {
                     word_of(rest, vnode)
                 };
-                let new = if insert {
+                let is_deleted = deleted.value(i);
+                let new = if insert && (all || is_deleted) {
                     seen.insert(word)
                 } else {
                     !seen.contains(&word)
                 };
-                mask.append(new && !deleted.value(i));
+                mask.append(new && !is_deleted);
             }
         }
         Some(BooleanArray::new(mask.finish(), None))

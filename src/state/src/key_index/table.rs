@@ -7,8 +7,9 @@
 //!
 //! The last bits of a tag are the key's vnode. Above some size the table is a part per vnode, each
 //! growing on its own and not at the same time as the others: no batch waits for more than a few
-//! parts to grow, and memory never holds the whole table twice. A restore, which comes vnode by
-//! vnode, works in one part at a time, and that stays in the cache.
+//! parts to grow, and memory never holds the whole table twice. (Of a worker with few vnodes the
+//! parts are few, and each is a larger share.) A restore, which comes vnode by vnode, works in one
+//! part at a time, and that stays in the cache.
 
 use tidemark_changelog::vnode_of_hash;
 use tidemark_common::VNODES;
@@ -236,8 +237,11 @@ impl Table {
         let vnode = |slot: u64| tag_in(slot) as usize % VNODES;
         let mut used = vec![0; VNODES];
         whole.in_use().for_each(|slot| used[vnode(slot)] += 1);
-        let size =
-            |(i, used): (usize, &usize)| (used * 32 / LOAD + 16) * (VNODES * 2 + i) / (VNODES * 2);
+        // Neighbours, which one worker has, differ most.
+        let turn = |vnode: usize| usize::from((vnode as u8).reverse_bits());
+        let size = |(vnode, used): (usize, &usize)| {
+            (used * 32 / LOAD + 16) * (VNODES * 2 + turn(vnode)) / (VNODES * 2)
+        };
         let sizes = used.iter().enumerate().map(size);
         self.parts = sizes.map(|size| Part::new(size, LOAD)).collect();
         for slot in whole.in_use() {

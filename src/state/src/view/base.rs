@@ -186,6 +186,26 @@ impl Base {
         }
     }
 
+    /// Adds rows of a checkpoint that are not there yet, each with its weight, or with 1.
+    pub(super) fn load(
+        &mut self,
+        rows: &RecordBatch,
+        weights: Option<&[i64]>,
+        secondaries: &mut [Secondary],
+    ) {
+        let ids = match self {
+            Base::Indexed(indexed) => indexed.load(rows, weights),
+            Base::AppendOnly(store) => {
+                let mut ids = Vec::new();
+                store.insert(rows, &mut ids);
+                ids
+            }
+        };
+        for secondary in secondaries {
+            secondary.add(&ids, &self.gather(&secondary.columns, &ids));
+        }
+    }
+
     /// Ids of all rows, each once.
     pub(super) fn ids(&self) -> Vec<u32> {
         let mut ids: Vec<u32> = match self {
@@ -414,6 +434,28 @@ impl Indexed {
                 self.index.remove(id);
             }
         }
+    }
+
+    /// See [`Base::load`]; the ids of what is new.
+    fn load(&mut self, rows: &RecordBatch, weights: Option<&[i64]>) -> Vec<u32> {
+        let keys = pick(rows, &self.key);
+        let mut ids = Vec::new();
+        self.index
+            .intern(&keys, &hash_columns(&keys, rows.num_rows()), &mut ids);
+        self.weights.grow(self.index.capacity());
+        self.values.grow(self.index.capacity());
+        let mut new_rows: Vec<u32> = (0..ids.len() as u32).collect();
+        new_rows.retain(|row| self.weights.get(ids[*row as usize]) == 0);
+        if new_rows.len() < ids.len() {
+            ids = new_rows.iter().map(|row| ids[*row as usize]).collect();
+        }
+        for (row, id) in new_rows.iter().zip(&ids) {
+            self.weights
+                .set(*id, weights.map_or(1, |w| w[*row as usize]));
+        }
+        let others = pick(rows, &self.others);
+        self.values.write_selected(&others, &new_rows, &ids);
+        ids
     }
 
     /// Those of which there is a row.

@@ -533,30 +533,27 @@ impl StateTable for ViewTable {
             .map(|c| c.expect("every column is in the table"))
             .collect();
         let relation_rows = batch_of(&options.schema, columns, rows.num_rows());
-        let changes = if offset == 1 {
+        if offset == 1 {
             let seq = rows.column(0).as_primitive::<Int64Type>();
             unsealed.next_seq = seq
                 .values()
                 .iter()
                 .fold(unsealed.next_seq, |next, s| next.max(s + 1));
             unsealed.sealed_rows += rows.num_rows() as u64;
-            ChangeBatch::insert(relation_rows)
-        } else if options.key.is_some() {
-            ChangeBatch::insert(relation_rows)
-        } else {
-            ChangeBatch::new(
-                relation_rows,
-                rows.column(self.columns.len())
-                    .as_primitive::<Int64Type>()
-                    .values()
-                    .to_vec(),
-            )
+        }
+        let weights = match (&options.key, offset) {
+            (None, 0) => Some(rows.column(self.columns.len()).as_primitive::<Int64Type>()),
+            _ => None,
         };
         let Merged {
             base, secondaries, ..
         } = &mut *merged;
-        let dirty = &mut unsealed.dirty;
-        base.apply(&options.name, &changes, dirty, false, secondaries);
+        let weights = weights.map(|weights| &weights.values()[..]);
+        base.load(&relation_rows, weights, secondaries);
+    }
+
+    fn keeps_newest(&self) -> bool {
+        true
     }
 
     /// The view is others' as well: whoever shows it counts it.

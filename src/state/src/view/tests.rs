@@ -47,6 +47,8 @@ fn view_table(shape: Shape) -> ViewTable {
 #[derive(Default)]
 struct Durable {
     rows: BTreeMap<(u16, String), RecordBatch>,
+    /// Rows whose keys have changed since, which older files still have.
+    older: Vec<((u16, String), RecordBatch)>,
 }
 
 impl Durable {
@@ -71,7 +73,10 @@ impl Durable {
                 usize::from(*vnode) < VNODES && told.insert((*vnode, key.clone())),
                 "{key} was told twice"
             );
-            self.rows.insert((*vnode, key), delta.upserts.slice(row, 1));
+            let key = (*vnode, key);
+            let now = delta.upserts.slice(row, 1);
+            let before = self.rows.insert(key.clone(), now);
+            self.older.extend(before.map(|before| (key, before)));
         }
     }
 
@@ -83,6 +88,9 @@ impl Durable {
                     .unwrap(),
             );
         }
+        let hidden = self.older.iter().rev();
+        let hidden = hidden.filter(|(key, _)| self.rows.contains_key(key));
+        hidden.for_each(|(_, row)| table.restore(row));
     }
 }
 

@@ -374,12 +374,11 @@ impl Worker {
                 continue;
             };
             let store = self.store();
-            let read = store.read_table(files, &spec, vnodes.clone(), |rows| {
+            let read = store.restore_table(files, table, vnodes.clone(), |rows| {
                 if self.around.over.load(Ordering::Acquire) {
                     return Err(Error::shutting_down());
                 }
-                table.restore(&rows);
-                restored += rows.num_rows() as u64;
+                restored += rows as u64;
                 self.around.recovery.progress(self.id, restored);
                 Ok(())
             });
