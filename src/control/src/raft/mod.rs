@@ -65,6 +65,9 @@ pub struct Replica {
     unsent: Vec<Message>,
     /// Ticks since it was opened, as far as they matter.
     ticks: usize,
+    /// All ticks, and the one at which each member said something last.
+    clock: u64,
+    heard: BTreeMap<MemberId, u64>,
     /// It leads, and has no vote any more.
     outvoted: bool,
     /// All up to here is decided.
@@ -187,6 +190,8 @@ impl Replica {
             pending: None,
             unsent: Vec::new(),
             ticks: 0,
+            clock: 0,
+            heard: BTreeMap::new(),
             outvoted: false,
             decided,
             elected_at: None,
@@ -222,6 +227,11 @@ impl Replica {
         Some(self.raw.raft.leader_id).filter(|id| *id != raft::INVALID_ID)
     }
 
+    /// Whether another member leads: who handed the lead over is needed until then, by its vote.
+    pub fn is_led_by_another(&self) -> bool {
+        self.leader().is_some_and(|leader| leader != self.member)
+    }
+
     /// The term of the elections.
     pub fn term(&self) -> u64 {
         self.raw.raft.term
@@ -250,13 +260,21 @@ impl Replica {
     /// How far each member has got, and whether it answers: of the leader's view.
     pub fn progress(&self) -> Vec<(MemberId, u64, bool)> {
         let all = self.raw.raft.prs().iter();
-        all.map(|(id, p)| (*id, p.matched, p.recent_active || *id == self.member))
+        all.map(|(id, p)| (*id, p.matched, self.is_heard(*id)))
             .collect()
+    }
+
+    /// Whether a member has said something of late, or is this one. (What raft-rs knows of that
+    /// begins anew with each look at the quorum.)
+    fn is_heard(&self, member: MemberId) -> bool {
+        let since = |at: &u64| self.clock - at <= ELECTION_TICKS as u64;
+        member == self.member || self.heard.get(&member).is_some_and(since)
     }
 
     /// Time goes by.
     pub fn tick(&mut self) {
         self.ticks = (self.ticks + 1).min(ELECTION_TICKS);
+        self.clock += 1;
         let raft = &mut self.raw.raft;
         if raft.election_elapsed == 0 {
             let by_chance = self.random.below_u64(ELECTION_TICKS as u64) as usize;
@@ -273,8 +291,10 @@ impl Replica {
         if asks && self.ticks < ELECTION_TICKS {
             return;
         }
-        if let Err(error) = self.raw.step(message) {
-            tracing::debug!(%error, "a message of the group is not heard");
+        let from = message.from;
+        match self.raw.step(message) {
+            Ok(()) => drop(self.heard.insert(from, self.clock)),
+            Err(error) => tracing::debug!(%error, "a message of the group is not heard"),
         }
     }
 
@@ -396,9 +416,9 @@ impl Replica {
     pub fn hand_over(&mut self, among: &[MemberId]) -> bool {
         let members = self.members();
         let others = self.raw.raft.prs().iter();
-        let others = others.filter(|(id, p)| {
+        let others = others.filter(|(id, _)| {
             let may_lead = members.voters.contains(id) && (among.is_empty() || among.contains(id));
-            **id != self.member && p.recent_active && may_lead
+            **id != self.member && self.is_heard(**id) && may_lead
         });
         let fit = |id: &MemberId| !members.drained.contains(id);
         let next = others.max_by_key(|(id, p)| (fit(id), p.matched));

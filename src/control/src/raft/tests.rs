@@ -79,6 +79,35 @@ impl Group {
         group
     }
 
+    /// Three that vote, of whom the first leads.
+    fn of_three(seed: u64) -> Group {
+        let mut group = Group::new(seed);
+        group.turn(1);
+        for member in 2..=3 {
+            let began = group.running(1).unwrap().replica.began_with().clone();
+            let change = MemberChange::Add(member, Addresses::default());
+            let added = group.running(1).unwrap().replica.propose_members(&[change]);
+            added.unwrap();
+            group.add(member, Some(began));
+            group.turn(1);
+        }
+        for _ in 0..40 {
+            group.tick();
+            while !group.messages.is_empty() {
+                group.deliver();
+            }
+        }
+        let both = [2, 3].map(MemberChange::Promote);
+        group
+            .running(1)
+            .unwrap()
+            .replica
+            .propose_members(&both)
+            .unwrap();
+        group.turn(1);
+        group
+    }
+
     fn add(&mut self, member: MemberId, joins: Option<Members>) {
         let node = Node {
             disk: LossyDisk::default(),
@@ -456,32 +485,36 @@ fn a_group_of_one_decides_at_once() {
 #[test]
 fn no_history_loses_what_was_acknowledged_or_decides_twice() {
     for seed in 0..150 {
-        let mut group = Group::new(seed);
-        group.turn(1);
-        for member in 2..=3 {
-            let began = group.running(1).unwrap().replica.began_with().clone();
-            let change = MemberChange::Add(member, Addresses::default());
-            let added = group.running(1).unwrap().replica.propose_members(&[change]);
-            added.unwrap();
-            group.add(member, Some(began));
-            group.turn(1);
-        }
+        let mut group = Group::of_three(seed);
+        group.rage(3000);
+        group.come_to_rest();
+    }
+}
+
+#[test]
+fn who_hands_over_is_needed_until_another_leads() {
+    for seed in 0..20 {
+        let mut group = Group::of_three(seed);
         for _ in 0..40 {
             group.tick();
             while !group.messages.is_empty() {
                 group.deliver();
             }
         }
-        let both = [2, 3].map(MemberChange::Promote);
-        group
-            .running(1)
-            .unwrap()
-            .replica
-            .propose_members(&both)
-            .unwrap();
+        assert_eq!(group.leader(), Some(1));
+        // The third has gone, so that the second needs the vote of the first.
+        group.kill(3, false);
+        assert!(group.running(1).unwrap().replica.hand_over(&[2]));
         group.turn(1);
-        group.rage(3000);
-        group.come_to_rest();
+        while !group.running(1).unwrap().replica.is_led_by_another() {
+            assert!(!group.messages.is_empty(), "seed {seed}: nobody leads");
+            group.deliver();
+        }
+        // It has voted, and nobody's patience was needed.
+        while !group.messages.is_empty() {
+            group.deliver();
+        }
+        assert_eq!(group.leader(), Some(2));
     }
 }
 

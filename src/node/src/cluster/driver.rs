@@ -299,10 +299,13 @@ impl Driver {
         Ok(())
     }
 
+    /// Whether it takes part no more: somebody else leads, or nobody does in time. Until then its
+    /// vote may be needed.
     fn has_left(&mut self) -> bool {
-        let leads = self.replica.as_ref().is_some_and(Replica::leads);
+        let is_led = self.replica.as_ref();
+        let is_led = is_led.is_some_and(Replica::is_led_by_another);
         let alone = self.is_alone();
-        let left = |until: &Instant| !leads || alone || machine::now() >= *until;
+        let left = |until: &Instant| is_led || alone || machine::now() >= *until;
         match self.leaving.take_if(|(_, until)| left(until)) {
             Some((answer, _)) => {
                 let _ = answer.send(Ok(()));

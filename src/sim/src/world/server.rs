@@ -308,7 +308,7 @@ impl Server {
                             rows.iter().for_each(|rows| add_rows(&mut bag, rows));
                         }
                         Share::There(far) => {
-                            let mut pieces = far.scan(answer.at, &columns).await?;
+                            let mut pieces = far.scan(answer.at, &columns, None).await?;
                             while let Some(rows) = pieces.next().await? {
                                 add_rows(&mut bag, &rows);
                             }
