@@ -552,7 +552,10 @@ mod tests {
     #[test]
     fn what_the_first_release_says_is_understood() {
         let hellos = [
-            r#"{"protocol":2,"wants":{"Messages":{"cluster":"9e1f","from":3,"addresses":{"rpc":"a:1","sql":"a:2","http":"a:3"}}}}"#,
+            concat!(
+                r#"{"protocol":2,"wants":{"Messages":{"cluster":"9e1f","from":3,"#,
+                r#""addresses":{"rpc":"a:1","sql":"a:2","http":"a:3"}}}}"#
+            ),
             r#"{"protocol":2,"wants":"Who"}"#,
             r#"{"protocol":2,"wants":{"Join":{"member":4,"addresses":{"rpc":"d:1"}}}}"#,
             r#"{"protocol":2,"wants":"Sql"}"#,
@@ -564,7 +567,10 @@ mod tests {
         }
         let replies = [
             r#"{"Node":{"member":1,"nonce":7,"cluster":null,"version":"0.1.0","uptime":9}}"#,
-            r#"{"Admitted":{"cluster":"9e1f","members":{"voters":[1,2],"learners":[3],"addresses":{"1":{"rpc":"a:1"}},"drained":[2]}}}"#,
+            concat!(
+                r#"{"Admitted":{"cluster":"9e1f","members":{"voters":[1,2],"learners":[3],"#,
+                r#""addresses":{"1":{"rpc":"a:1"}},"drained":[2]}}}"#
+            ),
             r#"{"Elsewhere":{"rpc":"a:1","sql":"","http":""}}"#,
             r#"{"NotYet":"it begins"}"#,
             r#"{"Refused":{"message":"no","hint":""}}"#,

@@ -6,8 +6,8 @@
 //! connector where an append-only source keeps no rows. Equalities that fix every key column become
 //! a lookup: the cross product of the constants is looked up in the share that owns each key.
 //!
-//! Filters that say the same wherever they are evaluated go with the scan to other nodes, which send
-//! only rows that may pass.
+//! Filters that say the same wherever they are evaluated go with the scan to other nodes, which
+//! send only rows that may pass.
 //!
 //! Where a plan may run again ([`Snapshot::again`]), a scan says what is read and no more: the rows
 //! are those of the run ([`Sight`]).
