@@ -122,7 +122,7 @@ def test_filters_are_evaluated_where_the_rows_are(cluster):
         assert cluster.run(f"SELECT count(*) FROM {relation} WHERE n > 6 LIMIT 1") == [(0,)]
         assert len(cluster.run(f"SELECT * FROM {relation} WHERE n > 1 LIMIT 7")) == 7
         assert cluster.refusal(f"SELECT * FROM {relation} WHERE 1 / (n - 3) > 0") == "22012"
-        assert cluster.refusal(f"SELECT * FROM {relation} WHERE 1 / (n - 3) > 0 AND n <> 3") == "22012"
+        assert cluster.run(f"SELECT count(*) FROM {relation} WHERE 1 / (n - 3) > 0 AND n <> 3") == [(714,)]
         # A plan that is kept, as text and prepared: each run has values of its own.
         with cluster.nodes[cluster.leader()].connect() as connection:
             for k in (1, 2, 3, 4, 4, 5):

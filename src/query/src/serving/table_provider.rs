@@ -42,7 +42,6 @@ use tidemark_common::{Error, RelationId, SqlState, vnode_owner};
 use tidemark_node::Engine;
 use tidemark_node::engine::{Answer, Pieces, Pin, ReadAs, Share};
 use tidemark_plan::{BinaryOp, Catalog, Op, Relation};
-use tidemark_planner::may_fail;
 
 /// Keys of one lookup at most; more are cheaper by a scan.
 const LOOKUP_KEYS_MAX: usize = 1000;
@@ -332,19 +331,12 @@ impl TableProvider for RelationTable {
             .map(|c| self.relation.columns[c].name.as_str())
             .collect();
         let is_spread = self.snapshot.engine().is_spread() && self.relation.is_materialized();
-        // What is written behind a condition that may fail must not keep it from failing.
-        let mut fails = false;
-        let support = |f: &&Expr| {
-            fails |= may_fail(f);
-            match constants(f) {
-                Some((column, _)) if names.contains(&column.as_str()) => {
-                    TableProviderFilterPushDown::Inexact
-                }
-                _ if is_spread && !fails && says_the_same_elsewhere(f) => {
-                    TableProviderFilterPushDown::Inexact
-                }
-                _ => TableProviderFilterPushDown::Unsupported,
+        let support = |f: &&Expr| match constants(f) {
+            Some((column, _)) if names.contains(&column.as_str()) => {
+                TableProviderFilterPushDown::Inexact
             }
+            _ if is_spread && says_the_same_elsewhere(f) => TableProviderFilterPushDown::Inexact,
+            _ => TableProviderFilterPushDown::Unsupported,
         };
         Ok(filters.iter().map(support).collect())
     }
