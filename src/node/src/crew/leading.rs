@@ -97,8 +97,9 @@ impl Crew {
         let mut others: Vec<_> = status.nodes.iter().collect();
         others.retain(|node| node.member != status.member && !node.is_drained);
         // Who is known to be away, or starts anew, need not be reached by those who are there.
+        // (Who was lost may be so only to one of them, which finds that out.)
         let there = |node: &&&NodeStatus| {
-            node.answers != Some(false) && site.presence(node.member) == Presence::Unknown
+            node.answers != Some(false) && site.presence(node.member) != Presence::Expected
         };
         let there = others.iter().filter(there);
         let mates = there.map(|node| (node.member, node.addresses.rpc.clone()));
