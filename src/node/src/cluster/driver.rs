@@ -280,7 +280,7 @@ impl Driver {
         if !replica.leads() {
             return Ok(());
         }
-        // One that has just come counts as active before it has said anything.
+        // One that has just come may say something before it has any entry.
         let near = |at: u64| at > 0 && at + NEAR >= replica.decided();
         let ready: Vec<MemberId> = replica
             .progress()

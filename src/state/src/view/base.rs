@@ -393,13 +393,7 @@ impl Indexed {
                 self.index.remove(id);
             }
         }
-        let rows = changes.rows();
-        let keys = pick(rows, &self.key);
-        let mut ids = Vec::new();
-        self.index
-            .intern(&keys, &hash_columns(&keys, rows.num_rows()), &mut ids);
-        self.weights.grow(self.index.capacity());
-        self.values.grow(self.index.capacity());
+        let ids = self.intern(changes.rows());
         let changed = match secondaries {
             [] => Vec::new(),
             _ => each_once(&ids),
@@ -436,14 +430,20 @@ impl Indexed {
         }
     }
 
-    /// See [`Base::load`]; the ids of what is new.
-    fn load(&mut self, rows: &RecordBatch, weights: Option<&[i64]>) -> Vec<u32> {
+    /// Finds or adds the keys of some rows, and makes room for what lies under them.
+    fn intern(&mut self, rows: &RecordBatch) -> Vec<u32> {
         let keys = pick(rows, &self.key);
         let mut ids = Vec::new();
         self.index
             .intern(&keys, &hash_columns(&keys, rows.num_rows()), &mut ids);
         self.weights.grow(self.index.capacity());
         self.values.grow(self.index.capacity());
+        ids
+    }
+
+    /// See [`Base::load`]; the ids of what is new.
+    fn load(&mut self, rows: &RecordBatch, weights: Option<&[i64]>) -> Vec<u32> {
+        let mut ids = self.intern(rows);
         let mut new_rows: Vec<u32> = (0..ids.len() as u32).collect();
         new_rows.retain(|row| self.weights.get(ids[*row as usize]) == 0);
         if new_rows.len() < ids.len() {
