@@ -26,12 +26,14 @@ mod groups;
 mod lane;
 mod minmax;
 mod numeric_sum;
+mod over_frames;
 mod partial;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 pub use float_sum::ExactSum;
+pub(crate) use over_frames::over_frames;
 pub use partial::PartialAggregate;
 
 use crate::{Barrier, Operator, Out};

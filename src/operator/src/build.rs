@@ -6,6 +6,7 @@ use crate::expr::Predicate;
 use crate::filter::Filter;
 use crate::join::{Join, JoinConfig, Residual};
 use crate::materialize::Materialize;
+use crate::ordered::{PartialTopN, TopN, TopNConfig, Window};
 use crate::project::Project;
 use crate::sink::Sink;
 pub use crate::sink::SinkOutput;
@@ -115,6 +116,44 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
             calls,
             append_only(0),
         )?),
+        Op::TopN {
+            partition,
+            order,
+            ranking,
+            skip,
+            take,
+            numbered,
+            table,
+        } => Box::new(TopN::new(TopNConfig {
+            input: input(0)?,
+            output: schema,
+            partition,
+            order,
+            ranking: *ranking,
+            skip: *skip,
+            take: *take,
+            numbered: *numbered,
+            append_only: append_only(0),
+            table: *table,
+        })),
+        Op::PartialTopN {
+            partition,
+            order,
+            take,
+        } => Box::new(PartialTopN::new(&input(0)?, partition, order, *take)),
+        Op::Window {
+            partition,
+            order,
+            calls,
+            table,
+        } => Box::new(Window::new(
+            &input(0)?,
+            &schema,
+            partition,
+            order,
+            calls,
+            *table,
+        )),
         Op::Upsert {
             key,
             conflict,

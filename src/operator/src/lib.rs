@@ -23,6 +23,7 @@ pub mod functions;
 pub mod join;
 #[cfg(test)]
 mod measure;
+pub mod ordered;
 pub mod project;
 pub mod report;
 pub mod sink;

@@ -7,6 +7,7 @@
 //! is known where a unique key is derived and makes state cheaper.
 
 use crate::Expr;
+use crate::order::{Ranking, SortKey, WindowCall};
 use arrow_schema::{DataType, FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use tidemark_common::{RelationId, SplitId};
@@ -131,6 +132,32 @@ pub enum Op {
     PartialAggregate {
         group: Vec<usize>,
         calls: Vec<AggregateCall>,
+    },
+    /// Of each partition the rows with numbers above `skip`, of which there are `take` at most (all,
+    /// if it is none). With `numbered`, their numbers are a column behind the input's. `skip` only
+    /// goes with [`Ranking::RowNumber`].
+    TopN {
+        partition: Vec<usize>,
+        order: Vec<SortKey>,
+        ranking: Ranking,
+        skip: u64,
+        take: Option<u64>,
+        numbered: bool,
+        table: u32,
+    },
+    /// What of an input that only grows may be among the first `take` rows of each partition:
+    /// nothing is kept but for speed. The output only grows, too.
+    PartialTopN {
+        partition: Vec<usize>,
+        order: Vec<SortKey>,
+        take: u64,
+    },
+    /// The input's columns, then one per call over the ordered rows of each partition.
+    Window {
+        partition: Vec<usize>,
+        order: Vec<SortKey>,
+        calls: Vec<WindowCall>,
+        table: u32,
     },
     /// Rows are writes by key: a positive weight writes the row of its key, a negative one deletes
     /// it. Of the writes of one key the one with the greatest `version` (a column behind all
@@ -297,6 +324,7 @@ impl JobPlan {
             Op::Receive { .. } | Op::Values { .. } | Op::Sink { .. } => true,
             Op::Filter { .. } | Op::Project { .. } | Op::Union | Op::Expand { .. } => true,
             Op::Join { .. } | Op::Aggregate { .. } | Op::PartialAggregate { .. } => false,
+            Op::TopN { .. } | Op::PartialTopN { .. } | Op::Window { .. } => false,
             Op::Upsert { .. } | Op::Materialize { .. } => false,
         })
     }

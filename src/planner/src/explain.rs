@@ -7,8 +7,11 @@
 //!       Receive from=0
 //! ```
 
+mod ordered;
+
 use crate::types::sql_type_name;
 use arrow_schema::Schema;
+use ordered::ordered;
 use std::fmt::Write;
 use tidemark_plan::{
     AggregateCall, AggregateFunction, BinaryOp, Catalog, Expr, Literal, Node, Op, Output, Relation,
@@ -105,6 +108,7 @@ fn node(catalog: &Catalog, n: &Node, depth: usize, lines: &mut Vec<String>) {
             names(below, group),
             list(calls, |c| call(c, below))
         ),
+        Op::TopN { .. } | Op::PartialTopN { .. } | Op::Window { .. } => ordered(&n.op, below),
         Op::Upsert {
             key,
             conflict,
@@ -199,8 +203,8 @@ fn join(n: &Node) -> String {
     )
 }
 
-fn call(c: &AggregateCall, below: &Schema) -> String {
-    let function = match c.function {
+fn aggregate_name(function: AggregateFunction) -> &'static str {
+    match function {
         AggregateFunction::Count => "count",
         AggregateFunction::Sum => "sum",
         AggregateFunction::Avg => "avg",
@@ -215,7 +219,11 @@ fn call(c: &AggregateCall, below: &Schema) -> String {
         AggregateFunction::BitAnd => "bit_and",
         AggregateFunction::BitOr => "bit_or",
         AggregateFunction::BitXor => "bit_xor",
-    };
+    }
+}
+
+fn call(c: &AggregateCall, below: &Schema) -> String {
+    let function = aggregate_name(c.function);
     let arg = c.arg.map_or("*".into(), |a| below.field(a).name().clone());
     let filter = c.filter.map_or(String::new(), |f| {
         format!(" filter {}", below.field(f).name())

@@ -49,7 +49,7 @@ use datafusion_common::{
 };
 use datafusion_expr::expr::{Exists, InSubquery};
 use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::logical_plan::{Aggregate, Distinct, Subquery, Union};
+use datafusion_expr::logical_plan::{Aggregate, Subquery, Union};
 use datafusion_expr::utils::{
     conjunction, merge_schema, split_conjunction, split_conjunction_owned,
 };
@@ -524,14 +524,10 @@ pub(crate) fn optimise(plan: LogicalPlan, registry: &Registry) -> Result<Logical
 }
 
 /// Refuses, before any rewriting hides it, what a maintained query may not contain: volatile
-/// functions, DISTINCT ON, subqueries that refer to a query further out than the one around them,
+/// functions, subqueries that refer to a query further out than the one around them,
 /// and `IN (subquery)` where its NULL cannot be told from false.
 pub(crate) fn refuse(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
-        if matches!(node, LogicalPlan::Distinct(Distinct::On(_))) {
-            let error = Error::unsupported("DISTINCT ON is not supported");
-            return Err(external(error));
-        }
         node.apply_expressions(|e| {
             e.apply(|e| {
                 if let Expr::ScalarFunction(call) = e

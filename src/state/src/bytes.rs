@@ -11,6 +11,7 @@
 
 use crate::ABSENT;
 use crate::chunked::Chunked;
+use std::cmp::Ordering;
 
 const INLINE: usize = 12;
 const NULL: u32 = u32::MAX;
@@ -185,6 +186,17 @@ impl ByteColumn {
                 view[0] as usize == v.len() && view[1] == prefix(v) && self.stored(&view) == v
             }
         }
+    }
+
+    /// How the values of two slots compare, byte by byte; neither is NULL.
+    pub fn order(&self, a: u32, b: u32) -> Ordering {
+        let views = [self.views.get(a), self.views.get(b)];
+        let inline = views.map(|v| inline_bytes(&v));
+        let value = |i: usize| match views[i][0] as usize {
+            len if len <= INLINE => &inline[i][..len],
+            _ => self.stored(&views[i]),
+        };
+        value(0).cmp(value(1))
     }
 
     /// Sets the value of a slot that holds nothing (new, or cleared).

@@ -9,6 +9,10 @@
 //!
 //! Equality is that of keys: NULL equals NULL, -0 equals 0, every NaN equals every other.
 
+mod order;
+
+pub use order::SortBy;
+
 use crate::ABSENT;
 use crate::bytes::ByteColumn;
 use crate::chunked::{Bitmap, Chunked};
@@ -632,6 +636,20 @@ impl SlotColumns {
         }
         for (column, array) in self.columns.iter_mut().zip(arrays) {
             column.write(array.as_ref(), rows, ids);
+        }
+    }
+
+    /// Writes row `rows[i]` of each of some columns into slot `ids[i]`, which exists and holds
+    /// nothing there; `arrays` are in the order of `columns`.
+    pub fn write_columns(
+        &mut self,
+        columns: &[usize],
+        arrays: &[ArrayRef],
+        rows: &[u32],
+        ids: &[u32],
+    ) {
+        for (column, array) in columns.iter().zip(arrays) {
+            self.columns[*column].write(array.as_ref(), Rows::Selected(rows), ids);
         }
     }
 

@@ -24,6 +24,7 @@ pub mod garbage;
 pub mod halted;
 pub mod key_index;
 pub mod manifest;
+pub mod ordered;
 pub mod row_store;
 pub mod table;
 #[cfg(test)]
@@ -31,11 +32,12 @@ mod testing;
 pub mod view;
 
 pub use apart::{Apart, Parts};
-pub use column::SlotColumns;
+pub use column::{SlotColumns, SortBy};
 pub use consolidate::{consolidate, consolidate_fully};
 pub use key_index::KeyIndex;
 /// What an object store has to do, for those who bring one to a checkpoint store.
 pub use object_store;
+pub use ordered::{OrderedList, Place};
 pub use row_store::RowStore;
 pub use table::{Appended, StateTable, TableDelta, TableForm, TableSpec};
 pub use view::{Reading, Unsettled, ViewOptions, ViewPartition, ViewTable};

@@ -2,6 +2,7 @@
 //! projection below, each distinct expression once; rows of one group meet by an exchange on the
 //! group columns.
 
+use crate::lower::columns::Columns;
 use crate::lower::dependent::dependents;
 use crate::lower::exprs::remap;
 use crate::lower::join::row_count;
@@ -15,47 +16,11 @@ use tidemark_plan::{
     AggregateCall, AggregateFunction, Expr, Literal, Op, Properties, aggregate_table_count,
 };
 
-/// The columns below an aggregate: group expressions first, then whatever else is read, each
-/// expression once.
-struct Columns<'a> {
-    input: &'a datafusion_common::DFSchema,
-    exprs: Vec<Expr>,
-    fields: Vec<Field>,
-}
-
-impl Columns<'_> {
-    fn add(&mut self, expr: &Df) -> Result<usize> {
-        let lowered = to_expr(expr, self.input)?;
-        if let Some(at) = self.exprs.iter().position(|e| *e == lowered) {
-            return Ok(at);
-        }
-        let (_, field) = expr
-            .to_field(self.input)
-            .map_err(|e| Error::internal(e.to_string()))?;
-        let name = if let Df::Column(column) = expr {
-            column.name.clone()
-        } else {
-            expr.schema_name().to_string()
-        };
-        self.fields.push(Field::new(
-            name,
-            field.data_type().clone(),
-            field.is_nullable(),
-        ));
-        self.exprs.push(lowered);
-        Ok(self.exprs.len() - 1)
-    }
-}
-
 impl Builder {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Stream> {
         let input = self.lower(&aggregate.input)?;
         let output = schema_of(&aggregate.schema);
-        let mut columns = Columns {
-            input: aggregate.input.schema(),
-            exprs: Vec::new(),
-            fields: Vec::new(),
-        };
+        let mut columns = Columns::new(aggregate.input.schema());
         // Where each group expression is in the result: a group column (one, if it is grouped by
         // twice), or a constant, which groups nothing as long as something else does.
         let mut group = Vec::new();
@@ -295,7 +260,7 @@ fn partial(
 }
 
 /// Lowers one aggregate call; its argument and filter become columns.
-fn call(
+pub(super) fn call(
     expr: &Df,
     output: arrow_schema::DataType,
     columns: &mut Columns<'_>,

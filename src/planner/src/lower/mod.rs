@@ -5,6 +5,7 @@
 //! never be skipped, because every arm is explicit.
 
 mod aggregate;
+mod columns;
 mod dependent;
 mod expr;
 mod exprs;
@@ -12,11 +13,13 @@ mod join;
 mod materialize;
 mod prune;
 mod stream;
+mod top_n;
+mod window;
 
 use crate::bind::Table;
 use arrow_schema::SchemaRef;
 use datafusion_expr::logical_plan::{Distinct, TableScan};
-use datafusion_expr::{Expr as Df, LogicalPlan, Sort};
+use datafusion_expr::{LogicalPlan, Sort};
 use std::sync::Arc;
 use tidemark_common::{Error, Result};
 use tidemark_plan::{Expr, Op, Properties, RelationKind};
@@ -45,6 +48,9 @@ impl Builder {
                 Ok(input.project(exprs, schema()))
             }
             LogicalPlan::Filter(filter) => {
+                if let Some(stream) = self.numbered(filter)? {
+                    return Ok(stream);
+                }
                 let input = self.lower(&filter.input)?;
                 Ok(input.filter(to_expr(&filter.predicate, filter.input.schema())?))
             }
@@ -53,9 +59,7 @@ impl Builder {
                 let input = self.lower(input)?;
                 Ok(self.distinct(input).with_schema(schema()))
             }
-            LogicalPlan::Distinct(Distinct::On(_)) => {
-                Err(Error::unsupported("DISTINCT ON is not supported"))
-            }
+            LogicalPlan::Distinct(Distinct::On(on)) => self.distinct_on(on),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(union) => {
                 let inputs = union
@@ -90,14 +94,9 @@ impl Builder {
                 );
                 self.lower(input)
             }
-            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => Err(Error::unsupported(
-                "LIMIT and OFFSET are not supported in a streaming query",
-            )
-            .with_hint("Apply LIMIT when reading the view.")),
-            LogicalPlan::Window(window) => Err(Error::unsupported(format!(
-                "window function {} is not supported",
-                window_name(window.window_expr.first())
-            ))),
+            LogicalPlan::Sort(_) => Err(Error::internal("a limit was put into an ORDER BY")),
+            LogicalPlan::Limit(limit) => self.limit(limit),
+            LogicalPlan::Window(window) => self.window(window),
             LogicalPlan::Unnest(_) => Err(Error::unsupported(
                 "UNNEST, and functions of several rows, are not supported in a streaming query",
             )),
@@ -112,14 +111,6 @@ impl Builder {
                 other.display().to_string().trim_end_matches([':', ' '])
             ))),
         }
-    }
-}
-
-fn window_name(expr: Option<&Df>) -> String {
-    match expr {
-        Some(Df::Alias(alias)) => window_name(Some(&alias.expr)),
-        Some(Df::WindowFunction(f)) => format!("{}() OVER", f.fun.name()),
-        _ => "OVER".into(),
     }
 }
 

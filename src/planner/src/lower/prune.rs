@@ -8,10 +8,10 @@
 
 use crate::lower::exprs::remap;
 use crate::lower::stream::{Stream, narrowest};
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::{Field, Schema, SchemaRef};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tidemark_plan::{Expr, Fragment, Node, Op, Output, Properties};
+use tidemark_plan::{Expr, Fragment, Node, Op, Output, Properties, SortKey};
 
 /// Where each old column is now.
 type Places = Vec<Option<usize>>;
@@ -150,6 +150,8 @@ impl Pruner<'_> {
             Op::Expand { .. } => self.expand(node, &needed),
             Op::Join { .. } => self.join(node, &needed),
             Op::Aggregate { .. } | Op::PartialAggregate { .. } => self.aggregate(node),
+            Op::TopN { .. } | Op::PartialTopN { .. } => self.top_n(node, &needed),
+            Op::Window { .. } => self.window(node, &needed),
             Op::SourceRead { .. } | Op::TableRead => whole(node),
             Op::Upsert { .. } | Op::Materialize { .. } | Op::Sink { .. } => {
                 let below = input(&mut node);
@@ -185,18 +187,7 @@ impl Pruner<'_> {
             .iter()
             .map(|c| node.schema.field(width + c).clone())
             .collect::<Vec<_>>();
-        let before = renamed(&below.schema, &node.schema, &places);
-        node.schema = Arc::new(Schema::new(
-            before
-                .fields()
-                .iter()
-                .map(|f| f.as_ref().clone())
-                .chain(appended_fields)
-                .collect::<Vec<_>>(),
-        ));
-        node.properties = at_places(&node.properties, &places);
-        node.inputs.push(below);
-        (node, places)
+        (appended_to(node, below, &places, appended_fields), places)
     }
 
     fn join(&mut self, mut node: Node, needed: &BTreeSet<usize>) -> (Node, Places) {
@@ -248,6 +239,77 @@ impl Pruner<'_> {
         (node, places)
     }
 
+    fn top_n(&mut self, mut node: Node, needed: &BTreeSet<usize>) -> (Node, Places) {
+        let below = node.inputs.remove(0);
+        let width = below.schema.fields().len();
+        let (Op::TopN {
+            partition, order, ..
+        }
+        | Op::PartialTopN {
+            partition, order, ..
+        }) = &mut node.op
+        else {
+            unreachable!("called for the first rows")
+        };
+        let keys = order.iter().map(|k| k.column);
+        let keys = keys.chain(partition.iter().copied());
+        let reads: BTreeSet<usize> = needed.iter().copied().filter(|c| *c < width).collect();
+        let (below, mut places) = self.prune(below, &reads.into_iter().chain(keys).collect());
+        let mut appended = Vec::new();
+        moved_order(partition, order, &places);
+        if let Op::TopN { numbered, .. } = &mut node.op {
+            let wanted = *numbered && needed.contains(&width);
+            if *numbered {
+                places.push(wanted.then(|| below.schema.fields().len()));
+            }
+            if wanted {
+                appended.push(node.schema.field(width).clone());
+            }
+            *numbered = wanted;
+        }
+        (appended_to(node, below, &places, appended), places)
+    }
+
+    fn window(&mut self, mut node: Node, needed: &BTreeSet<usize>) -> (Node, Places) {
+        let below = node.inputs.remove(0);
+        let width = below.schema.fields().len();
+        let Op::Window {
+            partition,
+            order,
+            calls,
+            ..
+        } = &mut node.op
+        else {
+            unreachable!("called for windows")
+        };
+        let mut wanted: Vec<usize> = (0..calls.len())
+            .filter(|c| needed.contains(&(width + c)))
+            .collect();
+        if wanted.is_empty() {
+            wanted.push(0);
+        }
+        let of = wanted.iter().map(|c| &calls[*c]);
+        let args = of.flat_map(|call| call.args.iter().copied().chain(call.filter));
+        let keys = order.iter().map(|k| k.column);
+        let keys = keys.chain(partition.iter().copied()).chain(args);
+        let reads = needed.iter().copied().filter(|c| *c < width);
+        let (below, mut places) = self.prune(below, &reads.chain(keys).collect());
+        moved_order(partition, order, &places);
+        let before = below.schema.fields().len();
+        let place = |c: usize| wanted.iter().position(|w| *w == c).map(|at| before + at);
+        let (all, input_places) = (calls.len(), places.clone());
+        places.extend((0..all).map(place));
+        *calls = wanted.iter().map(|c| calls[*c].clone()).collect();
+        for call in calls {
+            let moved = |c: usize| input_places[c].unwrap_or(c);
+            call.args.iter_mut().for_each(|c| *c = moved(*c));
+            call.filter = call.filter.map(moved);
+        }
+        let appended = wanted.iter().map(|c| node.schema.field(width + c).clone());
+        let appended = appended.collect();
+        (appended_to(node, below, &places, appended), places)
+    }
+
     fn aggregate(&mut self, mut node: Node) -> (Node, Places) {
         let below = node.inputs.remove(0);
         let (Op::Aggregate { group, calls, .. } | Op::PartialAggregate { group, calls }) =
@@ -269,6 +331,23 @@ impl Pruner<'_> {
         node.inputs.push(below);
         whole(node)
     }
+}
+
+/// Columns of a partition and its order after pruning.
+fn moved_order(partition: &mut [usize], order: &mut [SortKey], places: &Places) {
+    let moved = |c: usize| places[c].unwrap_or(c);
+    partition.iter_mut().for_each(|c| *c = moved(*c));
+    order.iter_mut().for_each(|k| k.column = moved(k.column));
+}
+
+/// A node that hands out its input's columns, and behind them some of its own.
+fn appended_to(mut node: Node, below: Node, places: &Places, appended: Vec<Field>) -> Node {
+    let before = renamed(&below.schema, &node.schema, places);
+    let fields = before.fields().iter().map(|f| f.as_ref().clone());
+    node.schema = Arc::new(Schema::new(fields.chain(appended).collect::<Vec<_>>()));
+    node.properties = at_places(&node.properties, places);
+    node.inputs.push(below);
+    node
 }
 
 fn moved(expr: Expr, places: &Places) -> Expr {

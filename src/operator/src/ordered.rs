@@ -1,0 +1,23 @@
+//! Rows in order: the first of each partition ([`TopN`]), and window functions ([`Window`]).
+//!
+//! **Algebra.** Neither is linear: the output is a function of each partition's rows in their
+//! order. What is kept is the partition itself, and what has come of an epoch is kept apart from it
+//! until the barrier: so there, the partition as it was and as it is now are walked side by side,
+//! and the rows in which they differ are the change. Nothing of the output is kept.
+//!
+//! **Order.** By the sort keys, then by all other columns: so which of equal rows comes first does
+//! not depend on when they came, and is the same after a restart.
+//!
+//! **State.** One table: the rows with their weights, by the vnode of their partition.
+//!
+//! **Time.** Changes are sent at the barrier. No watermarks are used.
+
+mod calls;
+#[cfg(test)]
+mod history;
+mod partitions;
+mod top_n;
+mod window;
+
+pub use top_n::{PartialTopN, TopN, TopNConfig};
+pub use window::Window;

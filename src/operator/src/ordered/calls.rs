@@ -1,0 +1,347 @@
+//! What window functions are of rows in their order.
+
+use super::partitions::Partitions;
+use crate::aggregate::over_frames;
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt32Array, new_null_array,
+};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{cast, interleave, take};
+use std::ops::Range;
+use std::sync::Arc;
+use tidemark_common::{Error, Result};
+use tidemark_plan::{
+    AggregateCall, AggregateFunction, Frame, FrameBound, FrameUnits, Ranking, WindowCall,
+    WindowFunction,
+};
+
+/// How far a change of rows reaches in their order, in rows; `usize::MAX` is all the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reach {
+    /// Results change of so many rows before the first change.
+    pub changed_before: usize,
+    /// Results change of so many rows behind the last one.
+    pub changed_after: usize,
+    /// These read so many rows before them.
+    pub read_before: usize,
+    /// These read so many rows behind them.
+    pub read_after: usize,
+    /// Results change of the peers of rows that change.
+    pub peers: bool,
+}
+
+impl Reach {
+    /// Of several calls together.
+    pub fn of(calls: &[WindowCall]) -> Reach {
+        calls
+            .iter()
+            .map(Reach::of_call)
+            .fold(Reach::default(), |a, b| Reach {
+                changed_before: a.changed_before.max(b.changed_before),
+                changed_after: a.changed_after.max(b.changed_after),
+                read_before: a.read_before.max(b.read_before),
+                read_after: a.read_after.max(b.read_after),
+                peers: a.peers || b.peers,
+            })
+    }
+
+    fn of_call(call: &WindowCall) -> Reach {
+        const WHOLE: Reach = Reach {
+            changed_before: usize::MAX,
+            changed_after: usize::MAX,
+            read_before: usize::MAX,
+            read_after: usize::MAX,
+            peers: true,
+        };
+        let running = |peers| Reach {
+            changed_before: 0,
+            changed_after: usize::MAX,
+            read_before: usize::MAX,
+            read_after: 0,
+            peers,
+        };
+        match &call.function {
+            WindowFunction::Ranking(ranking) => running(*ranking != Ranking::RowNumber),
+            WindowFunction::PercentRank | WindowFunction::CumeDist | WindowFunction::Ntile(_) => {
+                WHOLE
+            }
+            WindowFunction::Shifted(by) => Reach::of_rows(*by, *by),
+            WindowFunction::FirstValue
+            | WindowFunction::LastValue
+            | WindowFunction::NthValue(_)
+            | WindowFunction::Aggregate(_) => match (call.frame.units, call.frame.start) {
+                (FrameUnits::Rows, _) => {
+                    let start = match call.frame.start {
+                        FrameBound::Unbounded => i64::MIN,
+                        FrameBound::Offset(rows) => rows,
+                    };
+                    let end = match call.frame.end {
+                        FrameBound::Unbounded => i64::MAX,
+                        FrameBound::Offset(rows) => rows,
+                    };
+                    Reach::of_rows(start, end)
+                }
+                (_, FrameBound::Unbounded) if call.frame.end == FrameBound::CURRENT => {
+                    running(true)
+                }
+                _ => WHOLE,
+            },
+        }
+    }
+
+    /// Of a frame between two rows.
+    fn of_rows(start: i64, end: i64) -> Reach {
+        let rows = |n: i64| match n {
+            i64::MAX => usize::MAX,
+            n => usize::try_from(n).unwrap_or(0),
+        };
+        let (before, after) = (rows(start.saturating_neg()), rows(end));
+        Reach {
+            changed_before: after,
+            changed_after: before,
+            read_before: before,
+            read_after: after,
+            peers: false,
+        }
+    }
+}
+
+/// The calls of a window.
+pub(super) struct Calls {
+    calls: Vec<WindowCall>,
+}
+
+/// Rows in their order.
+struct Sequence<'a> {
+    partitions: &'a Partitions,
+    rows: &'a [u32],
+    /// First row of each group of peers, and the number of rows behind the last.
+    groups: Vec<usize>,
+    /// The group of each row.
+    group_of: Vec<usize>,
+}
+
+impl Calls {
+    pub fn new(calls: &[WindowCall]) -> Calls {
+        Calls {
+            calls: calls.to_vec(),
+        }
+    }
+
+    /// The results of each call for these rows.
+    pub fn evaluate(&self, partitions: &Partitions, rows: &[u32]) -> Result<Vec<ArrayRef>> {
+        if rows.is_empty() {
+            let empty = |call: &WindowCall| new_null_array(&call.output, 0);
+            return Ok(self.calls.iter().map(empty).collect());
+        }
+        let sequence = Sequence::new(partitions, rows);
+        let result = |call: &WindowCall| {
+            let result = sequence.call(call)?;
+            if *result.data_type() == call.output {
+                return Ok(result);
+            }
+            cast(&result, &call.output).map_err(internal)
+        };
+        self.calls.iter().map(result).collect()
+    }
+}
+
+fn internal(error: arrow::error::ArrowError) -> Error {
+    Error::internal(error.to_string())
+}
+
+impl<'a> Sequence<'a> {
+    fn new(partitions: &'a Partitions, rows: &'a [u32]) -> Sequence<'a> {
+        let (mut groups, mut group_of) = (Vec::new(), Vec::with_capacity(rows.len()));
+        for (i, row) in rows.iter().enumerate() {
+            let peers = i > 0 && partitions.compare_keys(rows[i - 1], *row).is_eq();
+            if !peers {
+                groups.push(i);
+            }
+            group_of.push(groups.len() - 1);
+        }
+        groups.push(rows.len());
+        Sequence {
+            partitions,
+            rows,
+            groups,
+            group_of,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn column(&self, column: usize) -> Result<ArrayRef> {
+        let mut columns = self.partitions.gather(&[column], self.rows);
+        columns
+            .pop()
+            .ok_or_else(|| Error::internal("a column is missing"))
+    }
+
+    /// The first row of a row's group of peers.
+    fn peers(&self, row: usize) -> usize {
+        self.groups[self.group_of[row]]
+    }
+
+    fn call(&self, call: &WindowCall) -> Result<ArrayRef> {
+        let argument = || {
+            let column = call.args.first();
+            let column = column.ok_or_else(|| Error::internal("a call without argument"))?;
+            self.column(*column)
+        };
+        Ok(match &call.function {
+            WindowFunction::Ranking(ranking) => self.ranks(*ranking),
+            WindowFunction::PercentRank => {
+                let others = (self.len() - 1).max(1) as f64;
+                self.numbers(|row| self.peers(row) as f64 / others)
+            }
+            WindowFunction::CumeDist => {
+                let all = self.len() as f64;
+                self.numbers(|row| self.groups[self.group_of[row] + 1] as f64 / all)
+            }
+            WindowFunction::Ntile(parts) => self.parts(*parts),
+            WindowFunction::Shifted(by) => {
+                let default = call.args.get(1).map(|c| self.column(*c)).transpose()?;
+                self.shifted(&argument()?, default.as_ref(), *by)?
+            }
+            WindowFunction::FirstValue => {
+                self.values(&argument()?, call.frame, |frame| Some(frame.start))?
+            }
+            WindowFunction::LastValue => {
+                self.values(&argument()?, call.frame, |frame| frame.end.checked_sub(1))?
+            }
+            WindowFunction::NthValue(n) => self.values(&argument()?, call.frame, |frame| {
+                let nth = usize::try_from(*n).ok()?.checked_sub(1)?;
+                frame.start.checked_add(nth)
+            })?,
+            WindowFunction::Aggregate(function) => self.aggregate(call, *function)?,
+        })
+    }
+
+    fn ranks(&self, ranking: Ranking) -> ArrayRef {
+        let number = |row| match ranking {
+            Ranking::RowNumber => row,
+            Ranking::Rank => self.peers(row),
+            Ranking::DenseRank => self.group_of[row],
+        };
+        let numbers = (0..self.len()).map(|row| number(row) as i64 + 1);
+        Arc::new(Int64Array::from_iter_values(numbers))
+    }
+
+    fn numbers(&self, number: impl Fn(usize) -> f64) -> ArrayRef {
+        Arc::new(Float64Array::from_iter_values((0..self.len()).map(number)))
+    }
+
+    /// The first parts have a row more, where the rows cannot be divided equally.
+    fn parts(&self, parts: i64) -> ArrayRef {
+        let (rows, parts) = (self.len() as i64, parts.max(1));
+        let (least, longer) = (rows / parts, rows % parts);
+        let part = |row: i64| match row < longer * (least + 1) {
+            true => row / (least + 1),
+            false => longer + (row - longer * (least + 1)) / least.max(1),
+        };
+        Arc::new(Int64Array::from_iter_values(
+            (0..rows).map(|row| part(row) + 1),
+        ))
+    }
+
+    fn shifted(&self, values: &ArrayRef, default: Option<&ArrayRef>, by: i64) -> Result<ArrayRef> {
+        let there = |row: usize| {
+            let at = i64::try_from(row).ok()?.checked_add(by)?;
+            usize::try_from(at).ok().filter(|at| *at < self.len())
+        };
+        let Some(default) = default else {
+            let indices = (0..self.len()).map(|row| there(row).map(|at| at as u32));
+            return take(values, &UInt32Array::from_iter(indices), None).map_err(internal);
+        };
+        let places: Vec<(usize, usize)> = (0..self.len())
+            .map(|row| there(row).map_or((1, row), |at| (0, at)))
+            .collect();
+        interleave(&[values.as_ref(), default.as_ref()], &places).map_err(internal)
+    }
+
+    /// The value at a row of each frame.
+    fn values(
+        &self,
+        values: &ArrayRef,
+        frame: Frame,
+        at: impl Fn(&Range<usize>) -> Option<usize>,
+    ) -> Result<ArrayRef> {
+        let index = |row| {
+            let frame = self.frame(frame, row);
+            at(&frame)
+                .filter(|at| frame.contains(at))
+                .map(|at| at as u32)
+        };
+        let indices = UInt32Array::from_iter((0..self.len()).map(index));
+        take(values, &indices, None).map_err(internal)
+    }
+
+    fn aggregate(&self, call: &WindowCall, function: AggregateFunction) -> Result<ArrayRef> {
+        let values = call.args.first().map(|c| self.column(*c)).transpose()?;
+        let filter = call.filter.map(|c| self.column(c)).transpose()?;
+        let filter: Option<BooleanBuffer> = filter.map(|f| {
+            let filter = f.as_boolean();
+            match filter.nulls() {
+                Some(nulls) => filter.values() & nulls.inner(),
+                None => filter.values().clone(),
+            }
+        });
+        let mut frames: Vec<Range<usize>> = Vec::new();
+        let mut frame_of = Vec::with_capacity(self.len());
+        for row in 0..self.len() {
+            let frame = self.frame(call.frame, row);
+            if frames.last() != Some(&frame) {
+                frames.push(frame);
+            }
+            frame_of.push(frames.len() as u32 - 1);
+        }
+        let aggregate = AggregateCall {
+            function,
+            arg: call.args.first().copied(),
+            distinct: false,
+            filter: None,
+            output: call.output.clone(),
+        };
+        let results = over_frames(&aggregate, values.as_ref(), filter, self.len(), &frames)?;
+        if frames.len() == self.len() {
+            return Ok(results);
+        }
+        take(&results, &UInt32Array::from(frame_of), None).map_err(internal)
+    }
+
+    /// The rows of a row's frame.
+    fn frame(&self, frame: Frame, row: usize) -> Range<usize> {
+        let within = |at: i64, end: usize| usize::try_from(at).unwrap_or(0).min(end);
+        let (start, end) = match frame.units {
+            FrameUnits::Rows => {
+                let at = |by: i64| (row as i64).saturating_add(by);
+                let start = match frame.start {
+                    FrameBound::Unbounded => 0,
+                    FrameBound::Offset(by) => within(at(by), self.len()),
+                };
+                let end = match frame.end {
+                    FrameBound::Unbounded => self.len(),
+                    FrameBound::Offset(by) => within(at(by).saturating_add(1), self.len()),
+                };
+                (start, end)
+            }
+            FrameUnits::Groups | FrameUnits::Range => {
+                let groups = self.groups.len() - 1;
+                let at = |by: i64| (self.group_of[row] as i64).saturating_add(by);
+                let start = match frame.start {
+                    FrameBound::Unbounded => 0,
+                    FrameBound::Offset(by) => self.groups[within(at(by), groups)],
+                };
+                let end = match frame.end {
+                    FrameBound::Unbounded => self.len(),
+                    FrameBound::Offset(by) => self.groups[within(at(by).saturating_add(1), groups)],
+                };
+                (start, end)
+            }
+        };
+        start..end.max(start)
+    }
+}

@@ -1,0 +1,505 @@
+//! The rows of each partition, in order, with what has changed since the last barrier apart.
+//!
+//! Partition columns are kept once per partition, in a [`KeyIndex`]; the others row by row under
+//! dense ids, whose order per partition an [`OrderedList`] knows. Equal rows are one entry with a
+//! weight. A row that comes is put into its list at once, with weight zero: its changes wait in
+//! [`Partitions::pending`] for the barrier. A row that has gone leaves the list with the barrier;
+//! if a checkpoint knows of it, its values stay until the next seal has told of its end.
+
+use crate::values::nullable;
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use std::cmp::Ordering;
+use std::sync::Arc;
+use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
+use tidemark_plan::SortKey;
+use tidemark_state::chunked::{Chunked, Slots};
+use tidemark_state::table::PIECE_ROWS;
+use tidemark_state::{
+    KeyIndex, OrderedList, Place, SlotColumns, SortBy, StateTable, TableDelta, TableForm, TableSpec,
+};
+
+/// A checkpoint has the row.
+const PERSISTED: u8 = 1;
+/// Its weight has changed since the last seal.
+const DIRTY: u8 = 2;
+
+/// Where a column of the input is kept.
+#[derive(Clone, Copy, Debug)]
+enum Kept {
+    /// With the partition.
+    Partition(usize),
+    /// With the row.
+    Row(usize),
+}
+
+/// A change of a row that waits for the barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Pending {
+    pub partition: u32,
+    pub row: u32,
+    pub weight: i64,
+}
+
+/// All partitions of a worker.
+pub(super) struct Partitions {
+    partition_columns: Vec<usize>,
+    /// The columns of the input that are kept row by row.
+    row_columns: Vec<usize>,
+    kept: Vec<Kept>,
+    /// The order of rows of one partition; the first so many are the sort keys.
+    order: Vec<SortBy>,
+    sort_keys: usize,
+    /// Of an input that only grows: how many rows of each partition matter.
+    bound: Option<usize>,
+    index: KeyIndex,
+    lists: Vec<OrderedList>,
+    /// Rows in all lists.
+    listed: usize,
+    slots: Slots,
+    rows: SlotColumns,
+    /// As of the last barrier.
+    weights: Chunked<i64>,
+    partition_of: Chunked<u32>,
+    flags: Chunked<u8>,
+    pending: Vec<Pending>,
+    dirty: Vec<u32>,
+    /// Rows of a checkpoint that are there no more.
+    gone: Vec<u32>,
+    /// Partitions that had no row left at some barrier.
+    emptied: Vec<u32>,
+    spec: TableSpec,
+}
+
+impl Partitions {
+    /// Without rows. `bound`: the input only grows, and no row matters that is behind so many of
+    /// its partition.
+    pub fn new(
+        input: &SchemaRef,
+        partition: &[usize],
+        order: &[SortKey],
+        bound: Option<usize>,
+        table: u32,
+    ) -> Partitions {
+        let input = nullable(input);
+        let mut partition_columns: Vec<usize> = Vec::new();
+        for column in partition {
+            if !partition_columns.contains(column) {
+                partition_columns.push(*column);
+            }
+        }
+        let (mut row_columns, mut kept) = (Vec::new(), Vec::new());
+        for column in 0..input.fields().len() {
+            kept.push(match partition_columns.iter().position(|p| *p == column) {
+                Some(at) => Kept::Partition(at),
+                None => {
+                    row_columns.push(column);
+                    Kept::Row(row_columns.len() - 1)
+                }
+            });
+        }
+        let mut by: Vec<SortBy> = Vec::new();
+        for key in order {
+            if let Kept::Row(column) = kept[key.column]
+                && by.iter().all(|b| b.column != column)
+            {
+                by.push(SortBy {
+                    column,
+                    descending: key.descending,
+                    nulls_first: key.nulls_first,
+                });
+            }
+        }
+        let sort_keys = by.len();
+        for column in 0..row_columns.len() {
+            if by.iter().all(|b| b.column != column) {
+                by.push(SortBy {
+                    column,
+                    descending: false,
+                    nulls_first: false,
+                });
+            }
+        }
+        let types = |columns: &[usize]| -> Vec<DataType> {
+            let types = columns.iter().map(|c| input.field(*c).data_type().clone());
+            types.collect()
+        };
+        let fields = input.fields().iter().map(|f| f.as_ref().clone());
+        let weight = Field::new("_weight", DataType::Int64, false);
+        let spec = TableSpec {
+            table,
+            form: TableForm::Multiset,
+            schema: Arc::new(Schema::new(fields.chain([weight]).collect::<Vec<_>>())),
+            key_columns: input.fields().len(),
+        };
+        Partitions {
+            index: KeyIndex::new(&types(&partition_columns)),
+            rows: SlotColumns::new(&types(&row_columns)),
+            partition_columns,
+            row_columns,
+            kept,
+            order: by,
+            sort_keys,
+            bound,
+            lists: Vec::new(),
+            listed: 0,
+            slots: Slots::default(),
+            weights: Chunked::new(),
+            partition_of: Chunked::new(),
+            flags: Chunked::new(),
+            pending: Vec::new(),
+            dirty: Vec::new(),
+            gone: Vec::new(),
+            emptied: Vec::new(),
+            spec,
+        }
+    }
+
+    /// The rows of a partition, those among them that wait for the barrier.
+    pub fn list(&self, partition: u32) -> &OrderedList {
+        &self.lists[partition as usize]
+    }
+
+    /// A row's weight as of the last barrier.
+    #[inline]
+    pub fn weight(&self, row: u32) -> i64 {
+        self.weights.get(row)
+    }
+
+    /// How two rows of one partition compare by the sort keys alone.
+    #[inline]
+    pub fn compare_keys(&self, a: u32, b: u32) -> Ordering {
+        self.rows.order(&self.order[..self.sort_keys], a, b)
+    }
+
+    /// How they compare in all.
+    #[inline]
+    pub fn compare(&self, a: u32, b: u32) -> Ordering {
+        self.rows.order(&self.order, a, b)
+    }
+
+    /// Where a row is that is in its list.
+    pub fn place(&self, partition: u32, row: u32) -> Place {
+        let found = self.list(partition).find(|other| self.compare(other, row));
+        found.unwrap_or_else(|place| place)
+    }
+
+    /// Columns of the input of these rows, one partition each.
+    pub fn gather(&self, columns: &[usize], rows: &[u32]) -> Vec<ArrayRef> {
+        let partitions: Vec<u32> = rows.iter().map(|r| self.partition_of.get(*r)).collect();
+        let column = |column: &usize| match self.kept[*column] {
+            Kept::Partition(at) => self.index.gather_one(at, &partitions),
+            Kept::Row(at) => self.rows.gather_one(at, rows),
+        };
+        columns.iter().map(column).collect()
+    }
+
+    /// Takes changes in; they count from the next barrier on.
+    pub fn add(&mut self, batch: &ChangeBatch) {
+        let columns = |columns: &[usize]| -> Vec<ArrayRef> {
+            columns.iter().map(|c| batch.column(*c).clone()).collect()
+        };
+        let partitions = self.intern(&columns(&self.partition_columns), batch.num_rows());
+        let arrays = columns(&self.row_columns);
+        let (rows, ids) = self.written(&arrays, &partitions);
+        for (row, id) in rows.iter().zip(&ids) {
+            let partition = partitions[*row as usize];
+            let pending = Pending {
+                partition,
+                row: self.inserted(partition, *id),
+                weight: batch.weight(*row as usize),
+            };
+            self.pending.push(pending);
+        }
+    }
+
+    /// Finds or adds partitions.
+    fn intern(&mut self, columns: &[ArrayRef], rows: usize) -> Vec<u32> {
+        let mut partitions = Vec::new();
+        self.index
+            .intern(columns, &hash_columns(columns, rows), &mut partitions);
+        let capacity = self.index.capacity();
+        if capacity > self.lists.len() {
+            self.lists.resize(capacity, OrderedList::Empty);
+        }
+        partitions
+    }
+
+    /// Puts rows into the store: those that matter, of a batch, and their ids.
+    fn written(&mut self, arrays: &[ArrayRef], partitions: &[u32]) -> (Vec<u32>, Vec<u32>) {
+        let mut ids = Vec::new();
+        self.slots.take(partitions.len(), &mut ids);
+        let capacity = self.slots.capacity();
+        self.rows.grow(capacity);
+        self.weights.grow(capacity);
+        self.partition_of.grow(capacity);
+        self.flags.grow(capacity);
+        let mut rows: Vec<u32> = (0..partitions.len() as u32).collect();
+        let Some(bound) = self.bound else {
+            self.rows.write(arrays, &ids);
+            return (rows, ids);
+        };
+        // First the sort keys alone: most rows are behind all that matter.
+        let keys: Vec<usize> = self.order[..self.sort_keys]
+            .iter()
+            .map(|by| by.column)
+            .collect();
+        let of = |columns: &[usize]| -> Vec<ArrayRef> {
+            columns.iter().map(|c| arrays[*c].clone()).collect()
+        };
+        self.rows.write_columns(&keys, &of(&keys), &rows, &ids);
+        let matters = |row: u32, id: u32| {
+            let last = match bound {
+                0 => return false,
+                bound => self.list(partitions[row as usize]).get(bound - 1),
+            };
+            last.is_none_or(|last| self.compare_keys(id, last) != Ordering::Greater)
+        };
+        let matter: Vec<bool> = rows
+            .iter()
+            .zip(&ids)
+            .map(|(r, id)| matters(*r, *id))
+            .collect();
+        for (id, _) in ids.iter().zip(&matter).filter(|(_, matters)| !**matters) {
+            self.rows.clear(*id);
+            self.slots.give_back(*id);
+        }
+        let mut kept = matter.iter();
+        rows.retain(|_| *kept.next().expect("one per row"));
+        let mut kept = matter.iter();
+        ids.retain(|_| *kept.next().expect("one per row"));
+        let others: Vec<usize> = (0..arrays.len()).filter(|c| !keys.contains(c)).collect();
+        self.rows.write_columns(&others, &of(&others), &rows, &ids);
+        (rows, ids)
+    }
+
+    /// Puts a new row into its list, or gives it up for the equal one that is there.
+    fn inserted(&mut self, partition: u32, id: u32) -> u32 {
+        let list = &mut self.lists[partition as usize];
+        let (rows, order) = (&self.rows, &self.order);
+        match list.find(|other| rows.order(order, other, id)) {
+            Ok(place) => {
+                let there = list.iter_from(place).next().expect("it was found");
+                self.give_back(id);
+                there
+            }
+            Err(place) => {
+                list.insert(place, id);
+                self.listed += 1;
+                self.partition_of.set(id, partition);
+                self.weights.set(id, 0);
+                self.flags.set(id, 0);
+                id
+            }
+        }
+    }
+
+    fn give_back(&mut self, id: u32) {
+        self.rows.clear(id);
+        self.slots.give_back(id);
+    }
+
+    /// What has changed since the last barrier, by partition and in its order; each row once.
+    /// Rows whose changes cancel out are among them.
+    pub fn take_pending(&mut self) -> Vec<Pending> {
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.sort_unstable();
+        pending.dedup_by(|next, first| {
+            let same = next.row == first.row;
+            if same {
+                first.weight += next.weight;
+            }
+            same
+        });
+        pending.sort_unstable_by(|a, b| {
+            let by_order = || self.compare(a.row, b.row);
+            a.partition.cmp(&b.partition).then_with(by_order)
+        });
+        pending
+    }
+
+    /// The changes count from now on. Rows that are there no more keep their values until
+    /// [`Partitions::free`] has been called with what this adds to `left`.
+    pub fn apply(&mut self, changes: &[Pending], left: &mut Vec<u32>) {
+        for change in changes {
+            let weight = self.weights.get_mut(change.row);
+            *weight += change.weight;
+            let stays = *weight != 0;
+            if change.weight != 0 {
+                self.mark_dirty(change.row);
+            }
+            if !stays {
+                let place = self.place(change.partition, change.row);
+                self.lists[change.partition as usize].remove(place);
+                self.listed -= 1;
+                left.push(change.row);
+            }
+        }
+        if let Some(first) = changes.first() {
+            self.note_if_empty(first.partition);
+        }
+    }
+
+    /// Takes the last row of a partition out, whatever its weight.
+    pub fn pop(&mut self, partition: u32, left: &mut Vec<u32>) {
+        if let Some(row) = self.lists[partition as usize].pop() {
+            self.listed -= 1;
+            self.weights.set(row, 0);
+            self.mark_dirty(row);
+            left.push(row);
+            self.note_if_empty(partition);
+        }
+    }
+
+    fn note_if_empty(&mut self, partition: u32) {
+        if self.list(partition).is_empty() {
+            self.emptied.push(partition);
+        }
+    }
+
+    fn mark_dirty(&mut self, row: u32) {
+        let flags = self.flags.get_mut(row);
+        if *flags & DIRTY == 0 {
+            *flags |= DIRTY;
+            self.dirty.push(row);
+        }
+    }
+
+    /// Nobody reads the values of these rows any more, which are in no list.
+    pub fn free(&mut self, left: &mut Vec<u32>) {
+        for row in left.drain(..) {
+            let flags = self.flags.get_mut(row);
+            let persisted = *flags & PERSISTED != 0;
+            *flags = 0;
+            if persisted {
+                self.gone.push(row);
+            } else {
+                self.give_back(row);
+            }
+        }
+    }
+
+    /// A delta of rows that are there, and of some that are not.
+    fn delta(&self, present: &[u32], gone: &[u32]) -> Option<TableDelta> {
+        if present.is_empty() && gone.is_empty() {
+            return None;
+        }
+        let all: Vec<usize> = (0..self.kept.len()).collect();
+        let vnode = |row: &u32| {
+            let partition = self.partition_of.get(*row);
+            match self.partition_columns.is_empty() {
+                true => 0,
+                false => vnode_of_hash(self.index.hash(partition)) as u16,
+            }
+        };
+        let weights = present.iter().map(|r| self.weights.get(*r));
+        let mut columns = self.gather(&all, present);
+        columns.push(Arc::new(Int64Array::from_iter_values(weights)));
+        let keys = self.spec.schema.fields()[..self.spec.key_columns].to_vec();
+        Some(TableDelta {
+            upserts: record_batch(&self.spec.schema, columns, present.len()),
+            upsert_vnodes: present.iter().map(vnode).collect(),
+            deletes: record_batch(
+                &Arc::new(Schema::new(keys)),
+                self.gather(&all, gone),
+                gone.len(),
+            ),
+            delete_vnodes: gone.iter().map(vnode).collect(),
+        })
+    }
+
+    /// Whether there is a row that is equal to one that has gone.
+    fn is_back(&self, gone: u32) -> bool {
+        let list = self.list(self.partition_of.get(gone));
+        list.find(|other| self.compare(other, gone)).is_ok()
+    }
+
+    /// No checkpoint will ask for changes.
+    pub fn forget_changes(&mut self) {
+        for row in std::mem::take(&mut self.dirty) {
+            self.flags.set(row, 0);
+        }
+        self.forget_emptied();
+    }
+
+    /// Gives up partitions without rows.
+    fn forget_emptied(&mut self) {
+        for partition in std::mem::take(&mut self.emptied) {
+            if self.index.is_live(partition) && self.list(partition).is_empty() {
+                self.index.remove(partition);
+            }
+        }
+    }
+}
+
+impl StateTable for Partitions {
+    fn spec(&self) -> TableSpec {
+        self.spec.clone()
+    }
+
+    fn seal_pieces(&mut self, each: &mut dyn FnMut(Option<TableDelta>)) {
+        let dirty = std::mem::take(&mut self.dirty);
+        for some in dirty.chunks(PIECE_ROWS) {
+            let mut present = Vec::with_capacity(some.len());
+            for row in some {
+                // Slots are used again: only who has the flag is meant, and once.
+                let flags = self.flags.get_mut(*row);
+                if *flags & DIRTY != 0 {
+                    *flags = PERSISTED;
+                    present.push(*row);
+                }
+            }
+            each(self.delta(&present, &[]));
+        }
+        let gone = std::mem::take(&mut self.gone);
+        for some in gone.chunks(PIECE_ROWS) {
+            let ended: Vec<u32> = some.iter().copied().filter(|r| !self.is_back(*r)).collect();
+            each(self.delta(&[], &ended));
+            some.iter().for_each(|row| self.give_back(*row));
+        }
+        self.forget_emptied();
+    }
+
+    fn restore(&mut self, rows: &RecordBatch) {
+        let columns = |columns: &[usize]| -> Vec<ArrayRef> {
+            columns.iter().map(|c| rows.column(*c).clone()).collect()
+        };
+        let partitions = self.intern(&columns(&self.partition_columns), rows.num_rows());
+        let arrays = columns(&self.row_columns);
+        let weights = rows.column(self.kept.len()).as_primitive::<Int64Type>();
+        let bound = self.bound.take();
+        let (_, ids) = self.written(&arrays, &partitions);
+        self.bound = bound;
+        for (i, id) in ids.into_iter().enumerate() {
+            if self.inserted(partitions[i], id) == id {
+                self.weights.set(id, weights.value(i));
+                self.flags.set(id, PERSISTED);
+            }
+        }
+    }
+
+    fn keeps_newest(&self) -> bool {
+        true
+    }
+
+    fn memory_bytes(&self) -> usize {
+        // A list's vectors have room for more than they hold.
+        let lists = self.lists.capacity() * size_of::<OrderedList>() + self.listed * 6;
+        self.index.memory_bytes()
+            + lists
+            + self.slots.memory_bytes()
+            + self.rows.memory_bytes()
+            + self.weights.memory_bytes()
+            + self.partition_of.memory_bytes()
+            + self.flags.memory_bytes()
+            + self.pending.capacity() * size_of::<Pending>()
+            + (self.dirty.capacity() + self.gone.capacity()) * 4
+    }
+}
+
+/// A batch that may have no columns.
+pub(super) fn record_batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> RecordBatch {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+        .expect("columns have the types of the state")
+}

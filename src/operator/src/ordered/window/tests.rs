@@ -1,0 +1,198 @@
+//! Every function over frames of all kinds, against its definition, row by row.
+
+use super::*;
+use crate::ordered::history::{History, Row, schema, text};
+use arrow::datatypes::DataType;
+use tidemark_common::random::Random;
+use tidemark_plan::{AggregateFunction, Frame, FrameBound, FrameUnits, Ranking, WindowFunction};
+
+fn call(function: WindowFunction, args: &[usize], frame: Frame) -> WindowCall {
+    WindowCall {
+        function,
+        args: args.to_vec(),
+        filter: None,
+        frame,
+        output: DataType::Int64,
+    }
+}
+
+/// The rows of a partition in order, and the frame of one of them, by definition.
+fn frame_of<'a>(rows: &'a [Row], at: usize, frame: Frame) -> Vec<&'a Row> {
+    let groups: Vec<usize> = rows
+        .iter()
+        .scan((0, rows[0][1]), |(group, key), row| {
+            *group += usize::from(*key != row[1]);
+            *key = row[1];
+            Some(*group)
+        })
+        .collect();
+    let distance = |i: usize| match frame.units {
+        FrameUnits::Rows => i as i64 - at as i64,
+        _ => groups[i] as i64 - groups[at] as i64,
+    };
+    let within = |i: &usize| {
+        let from = match frame.start {
+            FrameBound::Unbounded => i64::MIN,
+            FrameBound::Offset(by) => by,
+        };
+        let to = match frame.end {
+            FrameBound::Unbounded => i64::MAX,
+            FrameBound::Offset(by) => by,
+        };
+        (from..=to).contains(&distance(*i))
+    };
+    (0..rows.len()).filter(within).map(|i| &rows[i]).collect()
+}
+
+fn defined(call: &WindowCall, rows: &[Row], at: usize) -> Option<i64> {
+    let key = rows[at][1];
+    let column = |row: &Row| row[call.args[0]];
+    let frame = || frame_of(rows, at, call.frame);
+    let values = || -> Vec<i64> { frame().into_iter().filter_map(|row| row[2]).collect() };
+    let ahead = rows.iter().take_while(|row| row[1] != key).count();
+    match &call.function {
+        WindowFunction::Ranking(Ranking::RowNumber) => Some(at as i64 + 1),
+        WindowFunction::Ranking(Ranking::Rank) => Some(ahead as i64 + 1),
+        WindowFunction::Ranking(Ranking::DenseRank) => {
+            let mut keys: Vec<_> = rows[..ahead].iter().map(|row| row[1]).collect();
+            keys.dedup();
+            Some(keys.len() as i64 + 1)
+        }
+        // As whole numbers, which the results are cast to.
+        WindowFunction::PercentRank => Some((ahead as i64) / (rows.len() as i64 - 1).max(1)),
+        WindowFunction::CumeDist => {
+            let peers = rows.iter().filter(|row| row[1] == key).count();
+            Some((ahead + peers) as i64 / rows.len() as i64)
+        }
+        WindowFunction::Ntile(parts) => {
+            let mut sizes = vec![0; *parts as usize];
+            (0..rows.len()).for_each(|i| sizes[i % *parts as usize] += 1);
+            let mut end = 0;
+            let part = sizes.iter().position(|size| {
+                end += size;
+                at < end
+            });
+            part.map(|part| part as i64 + 1)
+        }
+        WindowFunction::Shifted(by) => {
+            let there = usize::try_from(at as i64 + by).ok();
+            match there.and_then(|there| rows.get(there)) {
+                Some(row) => column(row),
+                None => call.args.get(1).and_then(|default| rows[at][*default]),
+            }
+        }
+        WindowFunction::FirstValue => frame().first().and_then(|row| column(row)),
+        WindowFunction::LastValue => frame().last().and_then(|row| column(row)),
+        WindowFunction::NthValue(n) => frame().get(*n as usize - 1).and_then(|row| column(row)),
+        WindowFunction::Aggregate(AggregateFunction::Count) => Some(match call.args.is_empty() {
+            true => frame().len() as i64,
+            false => values().len() as i64,
+        }),
+        WindowFunction::Aggregate(AggregateFunction::Sum) => {
+            (!values().is_empty()).then(|| values().iter().sum())
+        }
+        WindowFunction::Aggregate(AggregateFunction::Min) => values().into_iter().min(),
+        WindowFunction::Aggregate(AggregateFunction::Max) => values().into_iter().max(),
+        other => panic!("{other:?} has no definition"),
+    }
+}
+
+fn expected(calls: &[WindowCall], partitioned: bool, rows: &[Row]) -> Vec<String> {
+    let mut partitions = std::collections::BTreeMap::<_, Vec<Row>>::new();
+    for row in rows {
+        partitions
+            .entry(row[0].filter(|_| partitioned))
+            .or_default()
+            .push(*row);
+    }
+    let mut found = Vec::new();
+    for rows in partitions.values_mut() {
+        rows.sort_by_key(|row| [row[1], row[0], row[2]].map(|c| (c.is_none(), c)));
+        for at in 0..rows.len() {
+            let results = calls.iter().map(|call| defined(call, rows, at));
+            found.push(text(
+                &rows[at].iter().copied().chain(results).collect::<Vec<_>>(),
+            ));
+        }
+    }
+    found
+}
+
+fn frames(random: &mut Random) -> Frame {
+    let units = *random.pick(&[FrameUnits::Rows, FrameUnits::Groups, FrameUnits::Range]);
+    let mut offset = || match units {
+        FrameUnits::Range => 0,
+        _ => random.below(5) as i64 - 2,
+    };
+    let (a, b) = (offset(), offset());
+    let bound = |random: &mut Random, offset| match random.one_in(3) {
+        true => FrameBound::Unbounded,
+        false => FrameBound::Offset(offset),
+    };
+    Frame {
+        units,
+        start: bound(random, a.min(b)),
+        end: bound(random, a.max(b)),
+    }
+}
+
+fn functions(random: &mut Random) -> (WindowFunction, &'static [usize]) {
+    use WindowFunction::*;
+    let all: [(WindowFunction, &[usize]); 16] = [
+        (Ranking(tidemark_plan::Ranking::RowNumber), &[]),
+        (Ranking(tidemark_plan::Ranking::Rank), &[]),
+        (Ranking(tidemark_plan::Ranking::DenseRank), &[]),
+        (PercentRank, &[]),
+        (CumeDist, &[]),
+        (Ntile(3), &[]),
+        (Shifted(-1), &[2]),
+        (Shifted(2), &[2, 1]),
+        (FirstValue, &[2]),
+        (LastValue, &[2]),
+        (NthValue(2), &[2]),
+        (Aggregate(AggregateFunction::Count), &[]),
+        (Aggregate(AggregateFunction::Count), &[2]),
+        (Aggregate(AggregateFunction::Sum), &[2]),
+        (Aggregate(AggregateFunction::Min), &[2]),
+        (Aggregate(AggregateFunction::Max), &[2]),
+    ];
+    random.pick(&all).clone()
+}
+
+#[test]
+fn every_function_is_what_its_definition_says() {
+    for seed in 0..600 {
+        let mut random = Random(seed);
+        let partitioned = random.one_in(2);
+        let calls: Vec<WindowCall> = (0..1 + random.below(3))
+            .map(|_| {
+                let (function, args) = functions(&mut random);
+                call(function, args, frames(&mut random))
+            })
+            .collect();
+        let order = [SortKey {
+            column: 1,
+            descending: false,
+            nulls_first: false,
+        }];
+        let partition: &[usize] = if partitioned { &[0] } else { &[] };
+        let output = schema(3 + calls.len());
+        History {
+            seed,
+            append_only: seed % 3 == 0,
+            durable: true,
+            operator: &|| {
+                Box::new(Window::new(
+                    &schema(3),
+                    &output,
+                    partition,
+                    &order,
+                    &calls,
+                    1,
+                ))
+            },
+            expected: &|rows| expected(&calls, partitioned, rows),
+        }
+        .check();
+    }
+}

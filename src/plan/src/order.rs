@@ -1,0 +1,109 @@
+//! Rows in an order: the first of each partition, and functions of the rows around each.
+
+use crate::AggregateFunction;
+use arrow_schema::DataType;
+use serde::{Deserialize, Serialize};
+
+/// A column that rows are ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SortKey {
+    /// Which column.
+    pub column: usize,
+    /// The greatest value comes first.
+    pub descending: bool,
+    /// NULL comes before all values; otherwise behind them.
+    pub nulls_first: bool,
+}
+
+/// How rows are numbered that are equal by the sort keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ranking {
+    /// Each has a number of its own, in the order of their other columns.
+    RowNumber,
+    /// All have the number of the first of them.
+    Rank,
+    /// The same, and the next ones have the next number.
+    DenseRank,
+}
+
+/// A function of the rows of a partition, for each of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WindowCall {
+    /// Which.
+    pub function: WindowFunction,
+    /// Columns of its arguments.
+    pub args: Vec<usize>,
+    /// `FILTER (WHERE column)`, of aggregates: a boolean column.
+    pub filter: Option<usize>,
+    /// The rows that it is about, of functions that have a frame.
+    pub frame: Frame,
+    /// Type of the result.
+    pub output: DataType,
+}
+
+/// The window functions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WindowFunction {
+    /// The row's number, as bigint.
+    Ranking(Ranking),
+    /// `(rank - 1) / (rows - 1)`.
+    PercentRank,
+    /// The part of rows that are not behind this one and its peers.
+    CumeDist,
+    /// The partition in this many parts of about equal size.
+    Ntile(i64),
+    /// The first argument at the row that is so many behind (before, if negative); the second, if
+    /// there is one, where there is no such row.
+    Shifted(i64),
+    /// The argument at the frame's first row.
+    FirstValue,
+    /// The argument at the frame's last row.
+    LastValue,
+    /// The argument at the frame's row of this number, from 1.
+    NthValue(i64),
+    /// An aggregate of the frame's rows.
+    Aggregate(AggregateFunction),
+}
+
+/// The rows around a row, both bounds included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// What the offsets of the bounds count.
+    pub units: FrameUnits,
+    /// The first row.
+    pub start: FrameBound,
+    /// The last row.
+    pub end: FrameBound,
+}
+
+/// What the offsets of a frame count. With `Range` there are none but 0: the row's peers.
+#[allow(missing_docs)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FrameUnits {
+    Rows,
+    Groups,
+    Range,
+}
+
+/// A bound of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FrameBound {
+    /// The partition's first row, or its last.
+    Unbounded,
+    /// So many rows, or groups of peers, behind the current one (before it, if negative).
+    Offset(i64),
+}
+
+impl FrameBound {
+    /// The current row, or its peers.
+    pub const CURRENT: FrameBound = FrameBound::Offset(0);
+}
+
+impl Frame {
+    /// All rows of the partition.
+    pub const WHOLE: Frame = Frame {
+        units: FrameUnits::Rows,
+        start: FrameBound::Unbounded,
+        end: FrameBound::Unbounded,
+    };
+}

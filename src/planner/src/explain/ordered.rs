@@ -1,0 +1,115 @@
+//! Operators over rows in order, as text.
+
+use super::{aggregate_name, list, names};
+use arrow_schema::Schema;
+use tidemark_plan::{
+    Frame, FrameBound, FrameUnits, Op, Ranking, SortKey, WindowCall, WindowFunction,
+};
+
+/// A `TopN`, `PartialTopN` or `Window` over these columns.
+pub(super) fn ordered(op: &Op, below: &Schema) -> String {
+    match op {
+        Op::TopN {
+            partition,
+            order,
+            ranking,
+            skip,
+            take,
+            numbered,
+            table,
+        } => {
+            let number =
+                |name: &str, n: Option<u64>| n.map_or(String::new(), |n| format!(" {name}={n}"));
+            format!(
+                "TopN {}{}{} by={}{} table={table}",
+                order_of(below, partition, order),
+                number("skip", Some(*skip).filter(|n| *n > 0)),
+                number("take", *take),
+                ranking_name(*ranking),
+                if *numbered { " numbered" } else { "" },
+            )
+        }
+        Op::PartialTopN {
+            partition,
+            order,
+            take,
+        } => format!(
+            "PartialTopN {} take={take}",
+            order_of(below, partition, order)
+        ),
+        Op::Window {
+            partition,
+            order,
+            calls,
+            table,
+        } => format!(
+            "Window {} calls=[{}] table={table}",
+            order_of(below, partition, order),
+            list(calls, |c| call(c, below))
+        ),
+        _ => String::new(),
+    }
+}
+
+/// A partition and its order, NULLs where PostgreSQL does not have them by itself.
+fn order_of(below: &Schema, partition: &[usize], order: &[SortKey]) -> String {
+    let key = |key: &SortKey| {
+        let name = below.field(key.column).name();
+        let descending = if key.descending { " DESC" } else { "" };
+        let nulls = match (key.nulls_first, key.descending) {
+            (true, false) => " NULLS FIRST",
+            (false, true) => " NULLS LAST",
+            _ => "",
+        };
+        format!("{name}{descending}{nulls}")
+    };
+    format!(
+        "partition=[{}] order=[{}]",
+        names(below, partition),
+        list(order, key)
+    )
+}
+
+fn ranking_name(ranking: Ranking) -> &'static str {
+    match ranking {
+        Ranking::RowNumber => "row_number",
+        Ranking::Rank => "rank",
+        Ranking::DenseRank => "dense_rank",
+    }
+}
+
+fn call(call: &WindowCall, below: &Schema) -> String {
+    let args = names(below, &call.args);
+    let framed = |name: &str, args: &str| format!("{name}({args}) {}", frame(call.frame));
+    match &call.function {
+        WindowFunction::Ranking(ranking) => format!("{}()", ranking_name(*ranking)),
+        WindowFunction::PercentRank => "percent_rank()".into(),
+        WindowFunction::CumeDist => "cume_dist()".into(),
+        WindowFunction::Ntile(parts) => format!("ntile({parts})"),
+        WindowFunction::Shifted(by) if *by < 0 => format!("lag({args}, {})", by.unsigned_abs()),
+        WindowFunction::Shifted(by) => format!("lead({args}, {by})"),
+        WindowFunction::FirstValue => framed("first_value", &args),
+        WindowFunction::LastValue => framed("last_value", &args),
+        WindowFunction::NthValue(n) => framed("nth_value", &format!("{args}, {n}")),
+        WindowFunction::Aggregate(function) => {
+            let filter = call.filter.map_or(String::new(), |f| {
+                format!(" filter {}", below.field(f).name())
+            });
+            let args = if call.args.is_empty() { "*" } else { &args };
+            framed(aggregate_name(*function), args) + &filter
+        }
+    }
+}
+
+fn frame(frame: Frame) -> String {
+    let units = match frame.units {
+        FrameUnits::Rows => "rows",
+        FrameUnits::Groups => "groups",
+        FrameUnits::Range => "range",
+    };
+    let bound = |bound: FrameBound| match bound {
+        FrameBound::Unbounded => String::new(),
+        FrameBound::Offset(by) => by.to_string(),
+    };
+    format!("{units} {}..{}", bound(frame.start), bound(frame.end))
+}

@@ -1,0 +1,68 @@
+//! The columns that an operator reads, where they are expressions: a projection below it.
+
+use crate::lower::to_expr;
+use arrow_schema::{Field, Schema};
+use datafusion_common::DFSchema;
+use datafusion_expr::{Expr as Df, ExprSchemable};
+use std::sync::Arc;
+use tidemark_common::{Error, Result};
+use tidemark_plan::Expr;
+
+use super::Stream;
+
+/// The columns of a projection, each expression once.
+pub(super) struct Columns<'a> {
+    /// What they are computed of.
+    pub input: &'a DFSchema,
+    pub exprs: Vec<Expr>,
+    pub fields: Vec<Field>,
+}
+
+impl<'a> Columns<'a> {
+    /// Without columns.
+    pub fn new(input: &'a DFSchema) -> Columns<'a> {
+        Columns {
+            input,
+            exprs: Vec::new(),
+            fields: Vec::new(),
+        }
+    }
+
+    /// All columns of a stream, those first; `input` is what it was lowered from.
+    pub fn all(input: &'a DFSchema, stream: &Stream) -> Columns<'a> {
+        let fields = stream.node.schema.fields();
+        Columns {
+            input,
+            exprs: (0..fields.len()).map(Expr::Column).collect(),
+            fields: fields.iter().map(|f| f.as_ref().clone()).collect(),
+        }
+    }
+
+    /// Where an expression is among them.
+    pub fn add(&mut self, expr: &Df) -> Result<usize> {
+        let lowered = to_expr(expr, self.input)?;
+        if let Some(at) = self.exprs.iter().position(|e| *e == lowered) {
+            return Ok(at);
+        }
+        let (_, field) = expr
+            .to_field(self.input)
+            .map_err(|e| Error::internal(e.to_string()))?;
+        let name = if let Df::Column(column) = expr {
+            column.name.clone()
+        } else {
+            expr.schema_name().to_string()
+        };
+        self.fields.push(Field::new(
+            name,
+            field.data_type().clone(),
+            field.is_nullable(),
+        ));
+        self.exprs.push(lowered);
+        Ok(self.exprs.len() - 1)
+    }
+
+    /// The projection.
+    pub fn project(self, stream: Stream) -> Stream {
+        stream.project(self.exprs, Arc::new(Schema::new(self.fields)))
+    }
+}

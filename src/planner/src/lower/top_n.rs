@@ -1,0 +1,302 @@
+//! The first rows of partitions: LIMIT and OFFSET, DISTINCT ON, and filters of row numbers
+//! (`WHERE row_number <= 10` over a subquery that has it).
+
+use crate::lower::columns::Columns;
+use crate::lower::stream::has_record;
+use crate::lower::window::{ranking, window_function};
+use crate::lower::{Builder, Stream, schema_of, to_expr};
+use arrow_schema::{DataType, Field, Schema};
+use datafusion_common::ScalarValue;
+use datafusion_expr::logical_plan::{DistinctOn, FetchType, Filter, Limit, SkipType, Sort, Window};
+use datafusion_expr::utils::{conjunction, split_conjunction};
+use datafusion_expr::{BinaryExpr, Expr as Df, LogicalPlan, Operator, expr::Sort as SortExpr};
+use std::sync::Arc;
+use tidemark_common::{Error, Result};
+use tidemark_plan::{Expr, Op, Properties, Ranking, SortKey};
+
+/// The first rows of a partition.
+struct First {
+    ranking: Ranking,
+    skip: u64,
+    take: Option<u64>,
+    numbered: bool,
+}
+
+/// The columns of a partition; constants part nothing.
+pub(super) fn partition_of(exprs: &[Df], columns: &mut Columns<'_>) -> Result<Vec<usize>> {
+    let mut partition = Vec::new();
+    for expr in exprs {
+        if matches!(to_expr(expr, columns.input)?, Expr::Literal(_)) {
+            continue;
+        }
+        let column = columns.add(expr)?;
+        if !partition.contains(&column) {
+            partition.push(column);
+        }
+    }
+    Ok(partition)
+}
+
+/// What rows are ordered by; constants order nothing.
+pub(super) fn sort_keys(exprs: &[SortExpr], columns: &mut Columns<'_>) -> Result<Vec<SortKey>> {
+    let mut keys: Vec<SortKey> = Vec::new();
+    for sort in exprs {
+        if matches!(to_expr(&sort.expr, columns.input)?, Expr::Literal(_)) {
+            continue;
+        }
+        let column = columns.add(&sort.expr)?;
+        if has_record(columns.fields[column].data_type()) {
+            return Err(Error::unsupported(
+                "ORDER BY over rows is not supported in a streaming query",
+            )
+            .with_hint("Name the columns of the row instead."));
+        }
+        if keys.iter().all(|k| k.column != column) {
+            keys.push(SortKey {
+                column,
+                descending: !sort.asc,
+                nulls_first: sort.nulls_first,
+            });
+        }
+    }
+    Ok(keys)
+}
+
+impl Builder {
+    /// `LIMIT` and `OFFSET`, by the ORDER BY below.
+    pub(super) fn limit(&mut self, limit: &Limit) -> Result<Stream> {
+        let constant = || Error::unsupported("LIMIT and OFFSET of what is no constant");
+        let skip = match limit.get_skip_type() {
+            Ok(SkipType::Literal(skip)) => skip as u64,
+            _ => return Err(constant()),
+        };
+        let take = match limit.get_fetch_type() {
+            Ok(FetchType::Literal(fetch)) => fetch.map(|n| n as u64),
+            _ => return Err(constant()),
+        };
+        if skip == 0 && take.is_none() {
+            return self.lower(&limit.input);
+        }
+        let first = First {
+            ranking: Ranking::RowNumber,
+            skip,
+            take,
+            numbered: false,
+        };
+        self.limited(&limit.input, first)
+    }
+
+    /// The first rows of a query: what a projection is of them, where it stands on the order.
+    fn limited(&mut self, plan: &LogicalPlan, first: First) -> Result<Stream> {
+        let output = || schema_of(plan.schema());
+        match plan {
+            LogicalPlan::Projection(projection) => {
+                let input = self.limited(&projection.input, first)?;
+                let schema = projection.input.schema();
+                let exprs = projection.expr.iter().map(|e| to_expr(e, schema));
+                Ok(input.project(exprs.collect::<Result<_>>()?, output()))
+            }
+            LogicalPlan::SubqueryAlias(alias) => {
+                Ok(self.limited(&alias.input, first)?.with_schema(output()))
+            }
+            LogicalPlan::Sort(Sort {
+                expr,
+                input,
+                fetch: None,
+            }) => {
+                let stream = self.lower(input)?;
+                let width = stream.width();
+                let mut columns = Columns::all(input.schema(), &stream);
+                let order = sort_keys(expr, &mut columns)?;
+                let stream = self.first(columns.project(stream), Vec::new(), order, first);
+                let kept: Vec<usize> = (0..width).collect();
+                Ok(stream.pick(&kept).with_schema(output()))
+            }
+            other => {
+                let stream = self.lower(other)?;
+                Ok(self.first(stream, Vec::new(), Vec::new(), first))
+            }
+        }
+    }
+
+    /// `DISTINCT ON`: the first row of each partition.
+    pub(super) fn distinct_on(&mut self, on: &DistinctOn) -> Result<Stream> {
+        let input = self.lower(&on.input)?;
+        let mut columns = Columns::new(on.input.schema());
+        let partition = partition_of(&on.on_expr, &mut columns)?;
+        let order = sort_keys(on.sort_expr.as_deref().unwrap_or_default(), &mut columns)?;
+        let picks = on.select_expr.iter().map(|e| columns.add(e));
+        let picks: Vec<Expr> = picks.map(|c| c.map(Expr::Column)).collect::<Result<_>>()?;
+        let first = First {
+            ranking: Ranking::RowNumber,
+            skip: 0,
+            take: Some(1),
+            numbered: false,
+        };
+        let stream = self.first(columns.project(input), partition, order, first);
+        Ok(stream.project(picks, schema_of(&on.schema)))
+    }
+
+    /// Rows with numbers up to a constant, if this is such a filter: nothing need be kept of an
+    /// input that only grows but these.
+    pub(super) fn numbered(&mut self, filter: &Filter) -> Result<Option<Stream>> {
+        let LogicalPlan::Window(window) = filter.input.as_ref() else {
+            return Ok(None);
+        };
+        let [expr] = window.window_expr.as_slice() else {
+            return Ok(None);
+        };
+        let function = window_function(expr)?;
+        let Some(ranking) = ranking(function) else {
+            return Ok(None);
+        };
+        let number = window.schema.fields().len() - 1;
+        let conditions = split_conjunction(&filter.predicate);
+        let bounds = conditions.iter().map(|e| bound(e, window, number));
+        let bounds: Vec<Option<Bound>> = bounds.collect();
+        let Some(take) = bounds.iter().flatten().map(|b| b.last).min() else {
+            return Ok(None);
+        };
+        let rest = conditions.iter().zip(&bounds).filter(|(_, bound)| {
+            // What the bound says already.
+            !bound.as_ref().is_some_and(|b| b.exact && b.last == take)
+        });
+        let rest = conjunction(rest.map(|(e, _)| (*e).clone()));
+        let input = self.lower(&window.input)?;
+        let output = schema_of(&window.schema);
+        let width = window.input.schema().fields().len();
+        let mut columns = Columns::all(window.input.schema(), &input);
+        let partition = partition_of(&function.params.partition_by, &mut columns)?;
+        let order = sort_keys(&function.params.order_by, &mut columns)?;
+        let first = First {
+            ranking,
+            skip: 0,
+            take: Some(take),
+            numbered: true,
+        };
+        let stream = self.first(columns.project(input), partition, order, first);
+        let as_declared = Expr::Cast {
+            expr: Box::new(Expr::Column(stream.width() - 1)),
+            to: output.field(number).data_type().clone(),
+            safe: false,
+        };
+        let picks = (0..width).map(Expr::Column).chain([as_declared]);
+        let stream = stream.project(picks.collect(), output);
+        Ok(Some(match rest {
+            Some(rest) => stream.filter(to_expr(&rest, &window.schema)?),
+            None => stream,
+        }))
+    }
+
+    /// The operator; a column for the numbers is the last.
+    fn first(
+        &mut self,
+        input: Stream,
+        partition: Vec<usize>,
+        order: Vec<SortKey>,
+        first: First,
+    ) -> Stream {
+        let schema = input.node.schema.clone();
+        let grows = input.node.properties.append_only;
+        let enough = first.take.map(|take| take.saturating_add(first.skip));
+        let spread = !input.partitions.contains(&partition) && partition.is_empty();
+        let input = match (enough, first.ranking) {
+            // Each worker need not send more than would be enough of its own.
+            (Some(take), Ranking::RowNumber) if grows && spread => {
+                let op = Op::PartialTopN {
+                    partition: partition.clone(),
+                    order: order.clone(),
+                    take,
+                };
+                let properties = input.node.properties.clone();
+                input.wrap(op, schema.clone(), properties)
+            }
+            _ => input,
+        };
+        let input = self.exchange(input, &partition);
+        let number = || Field::new("number", DataType::Int64, false);
+        let fields = schema.fields().iter().map(|f| f.as_ref().clone());
+        let fields = fields.chain(first.numbered.then(number));
+        let is_one = first.take == Some(1) && first.ranking == Ranking::RowNumber;
+        let numbers = first.numbered && first.ranking == Ranking::RowNumber;
+        let key = match &input.node.properties.key {
+            _ if is_one => Some(partition.clone()),
+            Some(key) => Some(key.clone()),
+            None if numbers => {
+                let number = schema.fields().len();
+                Some(partition.iter().copied().chain([number]).collect())
+            }
+            None => None,
+        };
+        let properties = Properties {
+            append_only: false,
+            key,
+        };
+        let op = Op::TopN {
+            partition,
+            order,
+            ranking: first.ranking,
+            skip: first.skip,
+            take: first.take,
+            numbered: first.numbered,
+            table: self.tables(1),
+        };
+        input.wrap(
+            op,
+            Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+            properties,
+        )
+    }
+}
+
+/// A condition that bounds the numbers.
+struct Bound {
+    /// The last number that may pass.
+    last: u64,
+    /// All up to it pass.
+    exact: bool,
+}
+
+/// What a condition says of the window's column `number`.
+fn bound(condition: &Df, window: &Window, number: usize) -> Option<Bound> {
+    let Df::BinaryExpr(BinaryExpr { left, op, right }) = condition else {
+        return None;
+    };
+    let is_number = |e: &Df| match strip(e) {
+        Df::Column(column) => window.schema.maybe_index_of_column(column) == Some(number),
+        _ => false,
+    };
+    let (op, constant) = match (is_number(left), is_number(right)) {
+        (true, false) => (*op, integer(right)?),
+        (false, true) => (op.swap()?, integer(left)?),
+        _ => return None,
+    };
+    let (last, exact) = match op {
+        Operator::LtEq => (constant, true),
+        Operator::Lt => (constant.checked_sub(1)?, true),
+        Operator::Eq => (constant, constant == 1),
+        _ => return None,
+    };
+    let last = u64::try_from(last).unwrap_or(0);
+    Some(Bound { last, exact })
+}
+
+/// Without casts between integers.
+fn strip(expr: &Df) -> &Df {
+    match expr {
+        Df::Cast(cast) if cast.field.data_type().is_integer() => strip(&cast.expr),
+        other => other,
+    }
+}
+
+fn integer(expr: &Df) -> Option<i64> {
+    match strip(expr) {
+        Df::Literal(value, _) if value.data_type().is_integer() => {
+            match value.cast_to(&DataType::Int64) {
+                Ok(ScalarValue::Int64(value)) => value,
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}

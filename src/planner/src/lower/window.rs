@@ -1,0 +1,258 @@
+//! Window functions. Calls of one window (partition and order) are one operator; what they read
+//! that is no column is computed below it.
+
+use crate::lower::aggregate::call;
+use crate::lower::columns::Columns;
+use crate::lower::top_n::{partition_of, sort_keys};
+use crate::lower::{Builder, Stream, schema_of};
+use arrow_schema::{DataType, Field, Schema};
+use datafusion_common::ScalarValue;
+use datafusion_expr::expr::{
+    AggregateFunction as DfAggregate, NullTreatment, WindowFunction as DfCall, WindowFunctionParams,
+};
+use datafusion_expr::logical_plan::Window;
+use datafusion_expr::{
+    Expr as Df, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
+};
+use std::sync::Arc;
+use tidemark_common::{Error, Result};
+use tidemark_plan::{
+    Expr, Frame, FrameBound, FrameUnits, Op, Properties, Ranking, SortKey, WindowCall,
+    WindowFunction,
+};
+
+/// Calls of one window.
+struct Group {
+    partition: Vec<usize>,
+    order: Vec<SortKey>,
+    /// Which of all calls each is.
+    places: Vec<usize>,
+    calls: Vec<WindowCall>,
+}
+
+impl Builder {
+    pub(super) fn window(&mut self, window: &Window) -> Result<Stream> {
+        let input = self.lower(&window.input)?;
+        let output = schema_of(&window.schema);
+        let logical = window.input.schema().fields().len();
+        let mut columns = Columns::all(window.input.schema(), &input);
+        let mut groups: Vec<Group> = Vec::new();
+        for (place, expr) in window.window_expr.iter().enumerate() {
+            let function = window_function(expr)?;
+            let params = &function.params;
+            let partition = partition_of(&params.partition_by, &mut columns)?;
+            let order = sort_keys(&params.order_by, &mut columns)?;
+            let output_type = output.field(logical + place).data_type().clone();
+            let call = window_call(function, output_type, &mut columns)?;
+            match groups
+                .iter_mut()
+                .find(|g| g.partition == partition && g.order == order)
+            {
+                Some(group) => {
+                    group.places.push(place);
+                    group.calls.push(call);
+                }
+                None => groups.push(Group {
+                    partition,
+                    order,
+                    places: vec![place],
+                    calls: vec![call],
+                }),
+            }
+        }
+        let mut stream = columns.project(input);
+        let mut results = vec![0; window.window_expr.len()];
+        for group in groups {
+            for (i, place) in group.places.iter().enumerate() {
+                results[*place] = stream.width() + i;
+            }
+            stream = self.windowed(stream, group);
+        }
+        let picks = (0..logical).chain(results).map(Expr::Column).collect();
+        Ok(stream.project(picks, output))
+    }
+
+    fn windowed(&mut self, input: Stream, group: Group) -> Stream {
+        let input = self.exchange(input, &group.partition);
+        let called =
+            group.calls.iter().zip(&group.places).map(|(call, place)| {
+                Field::new(format!("call_{place}"), call.output.clone(), true)
+            });
+        let fields = input
+            .node
+            .schema
+            .fields()
+            .iter()
+            .map(|f| f.as_ref().clone());
+        let schema = Arc::new(Schema::new(fields.chain(called).collect::<Vec<_>>()));
+        let properties = Properties {
+            append_only: false,
+            key: input.node.properties.key.clone(),
+        };
+        let op = Op::Window {
+            partition: group.partition,
+            order: group.order,
+            calls: group.calls,
+            table: self.tables(1),
+        };
+        input.wrap(op, schema, properties)
+    }
+}
+
+pub(super) fn window_function(expr: &Df) -> Result<&DfCall> {
+    match expr {
+        Df::Alias(alias) => window_function(&alias.expr),
+        Df::WindowFunction(function) => Ok(function),
+        other => Err(Error::internal(format!("{other} is not a window function"))),
+    }
+}
+
+/// How a function numbers rows, if it is such.
+pub(super) fn ranking(function: &DfCall) -> Option<Ranking> {
+    match (&function.fun, function.fun.name()) {
+        (WindowFunctionDefinition::WindowUDF(_), "row_number") => Some(Ranking::RowNumber),
+        (WindowFunctionDefinition::WindowUDF(_), "rank") => Some(Ranking::Rank),
+        (WindowFunctionDefinition::WindowUDF(_), "dense_rank") => Some(Ranking::DenseRank),
+        _ => None,
+    }
+}
+
+/// Lowers one call; its arguments and its filter become columns.
+fn window_call(
+    function: &DfCall,
+    output: DataType,
+    columns: &mut Columns<'_>,
+) -> Result<WindowCall> {
+    let params = &function.params;
+    let name = function.fun.name();
+    let refused = |what: &str| Error::unsupported(format!("window function {name}() OVER {what}"));
+    if params.null_treatment == Some(NullTreatment::IgnoreNulls) {
+        return Err(refused("with IGNORE NULLS is not supported"));
+    }
+    if params.distinct {
+        return Err(refused("with DISTINCT is not supported"));
+    }
+    let frame = frame(&params.window_frame).ok_or_else(|| {
+        refused("with a RANGE frame that has an offset is not supported in a streaming query")
+            .with_hint("ROWS and GROUPS frames may have offsets.")
+    })?;
+    let constant = |at: usize, otherwise: i64| match params.args.get(at) {
+        None => Ok(otherwise),
+        Some(expr) => integer(expr)
+            .ok_or_else(|| refused("with an argument that varies where it must be constant")),
+    };
+    let kind = match name {
+        _ if ranking(function).is_some() => ranking(function).map(WindowFunction::Ranking),
+        "percent_rank" => Some(WindowFunction::PercentRank),
+        "cume_dist" => Some(WindowFunction::CumeDist),
+        "ntile" => Some(WindowFunction::Ntile(constant(0, 1)?)),
+        "lag" => Some(WindowFunction::Shifted(constant(1, 1)?.saturating_neg())),
+        "lead" => Some(WindowFunction::Shifted(constant(1, 1)?)),
+        "first_value" => Some(WindowFunction::FirstValue),
+        "last_value" => Some(WindowFunction::LastValue),
+        "nth_value" => Some(WindowFunction::NthValue(constant(1, 1)?)),
+        _ => None,
+    };
+    let (function, args, filter) = match (kind, &function.fun) {
+        (Some(kind), _) => {
+            let takes_value = matches!(
+                kind,
+                WindowFunction::Shifted(_)
+                    | WindowFunction::FirstValue
+                    | WindowFunction::LastValue
+                    | WindowFunction::NthValue(_)
+            );
+            let values = params.args.iter().take(usize::from(takes_value));
+            let args = values.map(|e| columns.add(e)).collect::<Result<Vec<_>>>()?;
+            (kind, args, None)
+        }
+        (None, WindowFunctionDefinition::AggregateUDF(_)) => {
+            let call = aggregate(function, output.clone(), columns)?;
+            let args = call.arg.into_iter().collect();
+            (WindowFunction::Aggregate(call.function), args, call.filter)
+        }
+        (None, WindowFunctionDefinition::WindowUDF(_)) => {
+            return Err(refused("is not supported"));
+        }
+    };
+    Ok(WindowCall {
+        function,
+        args,
+        filter,
+        frame,
+        output,
+    })
+}
+
+/// An aggregate over a window, as an aggregate.
+fn aggregate(
+    function: &DfCall,
+    output: DataType,
+    columns: &mut Columns<'_>,
+) -> Result<tidemark_plan::AggregateCall> {
+    let WindowFunctionDefinition::AggregateUDF(udaf) = &function.fun else {
+        return Err(Error::internal("no aggregate over a window"));
+    };
+    let WindowFunctionParams { args, filter, .. } = &function.params;
+    let aggregate = DfAggregate::new_udf(
+        udaf.clone(),
+        args.clone(),
+        false,
+        filter.clone(),
+        Vec::new(),
+        None,
+    );
+    call(&Df::AggregateFunction(aggregate), output, columns).map_err(|e| {
+        match e.state() == tidemark_common::SqlState::FEATURE_NOT_SUPPORTED {
+            true => Error::unsupported(format!(
+                "window function {}() OVER is not supported in a streaming query",
+                udaf.name()
+            )),
+            false => e,
+        }
+    })
+}
+
+/// A constant that counts.
+fn integer(expr: &Df) -> Option<i64> {
+    match expr {
+        Df::Alias(alias) => integer(&alias.expr),
+        Df::Literal(value, _) => count(value),
+        Df::Cast(cast) => integer(&cast.expr),
+        Df::Negative(inner) => integer(inner)?.checked_neg(),
+        _ => None,
+    }
+}
+
+fn count(value: &ScalarValue) -> Option<i64> {
+    match value.cast_to(&DataType::Int64) {
+        Ok(ScalarValue::Int64(count)) => count,
+        _ => None,
+    }
+}
+
+/// The frame; none for one that is measured in values.
+fn frame(frame: &WindowFrame) -> Option<Frame> {
+    let units = match frame.units {
+        WindowFrameUnits::Rows => FrameUnits::Rows,
+        WindowFrameUnits::Groups => FrameUnits::Groups,
+        WindowFrameUnits::Range => FrameUnits::Range,
+    };
+    let bound = |bound: &WindowFrameBound| {
+        let (value, sign) = match bound {
+            WindowFrameBound::CurrentRow => return Some(FrameBound::CURRENT),
+            WindowFrameBound::Preceding(value) => (value, -1),
+            WindowFrameBound::Following(value) => (value, 1),
+        };
+        if value.is_null() {
+            return Some(FrameBound::Unbounded);
+        }
+        let offset = count(value).filter(|_| units != FrameUnits::Range)?;
+        Some(FrameBound::Offset(offset.checked_mul(sign)?))
+    };
+    Some(Frame {
+        units,
+        start: bound(&frame.start_bound)?,
+        end: bound(&frame.end_bound)?,
+    })
+}
