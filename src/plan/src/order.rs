@@ -76,7 +76,8 @@ pub struct Frame {
     pub end: FrameBound,
 }
 
-/// What the offsets of a frame count. With `Range` there are none but 0: the row's peers.
+/// What the offsets of a frame count. With `Range` there are none but 0, the row's peers: it goes by
+/// values.
 #[allow(missing_docs)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FrameUnits {
@@ -92,11 +93,31 @@ pub enum FrameBound {
     Unbounded,
     /// So many rows, or groups of peers, behind the current one (before it, if negative).
     Offset(i64),
+    /// The first row whose sort key is not before the value of this column, or the last that is
+    /// not behind it. There is one sort key.
+    Value(usize),
 }
 
 impl FrameBound {
     /// The current row, or its peers.
     pub const CURRENT: FrameBound = FrameBound::Offset(0);
+
+    /// The column that it reads, to be changed.
+    pub fn column_mut(&mut self) -> Option<&mut usize> {
+        match self {
+            FrameBound::Value(column) => Some(column),
+            _ => None,
+        }
+    }
+}
+
+impl WindowCall {
+    /// The columns that it reads, to be changed.
+    pub fn columns_mut(&mut self) -> impl Iterator<Item = &mut usize> {
+        let Frame { start, end, .. } = &mut self.frame;
+        let bounds = start.column_mut().into_iter().chain(end.column_mut());
+        self.args.iter_mut().chain(&mut self.filter).chain(bounds)
+    }
 }
 
 impl Frame {

@@ -3,10 +3,12 @@
 use super::partitions::Partitions;
 use crate::aggregate::over_frames;
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt32Array, new_null_array,
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt32Array, make_comparator,
+    new_null_array,
 };
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, interleave, take};
+use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 use tidemark_common::{Error, Result};
@@ -74,10 +76,12 @@ impl Reach {
                     let start = match call.frame.start {
                         FrameBound::Unbounded => i64::MIN,
                         FrameBound::Offset(rows) => rows,
+                        FrameBound::Value(_) => return WHOLE,
                     };
                     let end = match call.frame.end {
                         FrameBound::Unbounded => i64::MAX,
                         FrameBound::Offset(rows) => rows,
+                        FrameBound::Value(_) => return WHOLE,
                     };
                     Reach::of_rows(start, end)
                 }
@@ -269,13 +273,11 @@ impl<'a> Sequence<'a> {
         frame: Frame,
         at: impl Fn(&Range<usize>) -> Option<usize>,
     ) -> Result<ArrayRef> {
-        let index = |row| {
-            let frame = self.frame(frame, row);
-            at(&frame)
-                .filter(|at| frame.contains(at))
-                .map(|at| at as u32)
+        let index = |frame: &Range<usize>| {
+            let at = at(frame).filter(|at| frame.contains(at));
+            at.map(|at| at as u32)
         };
-        let indices = UInt32Array::from_iter((0..self.len()).map(index));
+        let indices = UInt32Array::from_iter(self.frames(frame)?.iter().map(index));
         take(values, &indices, None).map_err(internal)
     }
 
@@ -291,8 +293,7 @@ impl<'a> Sequence<'a> {
         });
         let mut frames: Vec<Range<usize>> = Vec::new();
         let mut frame_of = Vec::with_capacity(self.len());
-        for row in 0..self.len() {
-            let frame = self.frame(call.frame, row);
+        for frame in self.frames(call.frame)? {
             if frames.last() != Some(&frame) {
                 frames.push(frame);
             }
@@ -312,36 +313,49 @@ impl<'a> Sequence<'a> {
         take(&results, &UInt32Array::from(frame_of), None).map_err(internal)
     }
 
-    /// The rows of a row's frame.
-    fn frame(&self, frame: Frame, row: usize) -> Range<usize> {
-        let within = |at: i64, end: usize| usize::try_from(at).unwrap_or(0).min(end);
-        let (start, end) = match frame.units {
-            FrameUnits::Rows => {
-                let at = |by: i64| (row as i64).saturating_add(by);
-                let start = match frame.start {
-                    FrameBound::Unbounded => 0,
-                    FrameBound::Offset(by) => within(at(by), self.len()),
-                };
-                let end = match frame.end {
-                    FrameBound::Unbounded => self.len(),
-                    FrameBound::Offset(by) => within(at(by).saturating_add(1), self.len()),
-                };
-                (start, end)
-            }
-            FrameUnits::Groups | FrameUnits::Range => {
-                let groups = self.groups.len() - 1;
-                let at = |by: i64| (self.group_of[row] as i64).saturating_add(by);
-                let start = match frame.start {
-                    FrameBound::Unbounded => 0,
-                    FrameBound::Offset(by) => self.groups[within(at(by), groups)],
-                };
-                let end = match frame.end {
-                    FrameBound::Unbounded => self.len(),
-                    FrameBound::Offset(by) => self.groups[within(at(by).saturating_add(1), groups)],
-                };
-                (start, end)
-            }
+    /// The frame of each row.
+    fn frames(&self, frame: Frame) -> Result<Vec<Range<usize>>> {
+        let starts = self.edges(frame.units, frame.start, false)?;
+        let ends = self.edges(frame.units, frame.end, true)?;
+        let range = |(start, end): (usize, usize)| start..end.max(start);
+        Ok(starts.into_iter().zip(ends).map(range).collect())
+    }
+
+    /// Where each row's frame begins; or, of its end, where the next row would be.
+    fn edges(&self, units: FrameUnits, bound: FrameBound, end: bool) -> Result<Vec<usize>> {
+        let rows = 0..self.len();
+        let at = |of: usize, by: i64, all: usize| {
+            let at = (of as i64)
+                .saturating_add(by)
+                .saturating_add(i64::from(end));
+            usize::try_from(at).unwrap_or(0).min(all)
         };
-        start..end.max(start)
+        Ok(match (units, bound) {
+            (_, FrameBound::Unbounded) => rows.map(|_| if end { self.len() } else { 0 }).collect(),
+            (FrameUnits::Rows, FrameBound::Offset(by)) => {
+                rows.map(|row| at(row, by, self.len())).collect()
+            }
+            (_, FrameBound::Offset(by)) => {
+                let groups = self.groups.len() - 1;
+                rows.map(|row| self.groups[at(self.group_of[row], by, groups)])
+                    .collect()
+            }
+            (_, FrameBound::Value(column)) => {
+                let Some((key, options)) = self.partitions.sort_key() else {
+                    // The key is a column of the partition, and the same everywhere.
+                    return Ok(rows.map(|_| if end { self.len() } else { 0 }).collect());
+                };
+                let (keys, values) = (self.column(key)?, self.column(column)?);
+                let compare = make_comparator(&keys, &values, options).map_err(internal)?;
+                let places: Vec<usize> = (0..self.len()).collect();
+                let before = |row: usize, key: usize| match compare(key, row) {
+                    Ordering::Less => true,
+                    Ordering::Equal => end,
+                    Ordering::Greater => false,
+                };
+                rows.map(|row| places.partition_point(|key| before(row, *key)))
+                    .collect()
+            }
+        })
     }
 }

@@ -8,6 +8,7 @@
 
 use crate::values::nullable;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -176,6 +177,17 @@ impl Partitions {
     #[inline]
     pub fn compare(&self, a: u32, b: u32) -> Ordering {
         self.rows.order(&self.order, a, b)
+    }
+
+    /// The column of the input that is the first sort key, and how it is sorted; none, if all rows of
+    /// a partition are peers.
+    pub fn sort_key(&self) -> Option<(usize, SortOptions)> {
+        let by = self.order[..self.sort_keys].first()?;
+        let options = SortOptions {
+            descending: by.descending,
+            nulls_first: by.nulls_first,
+        };
+        Some((self.row_columns[by.column], options))
     }
 
     /// Where a row is that is in its list.

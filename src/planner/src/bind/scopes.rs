@@ -239,7 +239,7 @@ impl<'a> Scopes<'a> {
         self.is_value = is_value;
         let outputs = self.body(&mut query.body, query.order_by.as_mut())?;
         self.is_value = false;
-        ties::rewrite(query, outputs.as_deref())?;
+        ties::rewrite(query, outputs.as_deref(), self.maintained)?;
         self.withs.pop();
         Ok(outputs)
     }
@@ -278,7 +278,7 @@ impl<'a> Scopes<'a> {
                     sets::take_types(left, lefts, rights);
                     sets::take_types(right, rights, lefts);
                 }
-                sets::rewrite(body, lefts.as_deref(), rights.as_deref(), self.maintained)?;
+                sets::rewrite(body, lefts.as_deref(), rights.as_deref())?;
                 let united = lefts.map(|lefts| unite(lefts, rights));
                 if let Some(order_by) = order_by {
                     items::check_order(order_by, united.as_ref().map(Vec::len))?;

@@ -191,7 +191,8 @@ fn place(limit: &Limit) -> Result<Option<Option<i64>>> {
     })
 }
 
-/// Whether a plan has one row at most: an aggregate of all that there is, or constants.
+/// Whether a plan has one row at most: an aggregate of all that there is, constants, or the first
+/// of others.
 fn is_one(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Projection(_)
@@ -199,6 +200,9 @@ fn is_one(plan: &LogicalPlan) -> bool {
         | LogicalPlan::Sort(_)
         | LogicalPlan::Filter(_) => is_one(plan.inputs()[0]),
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::Limit(limit) => {
+            matches!(limit.get_fetch_type(), Ok(FetchType::Literal(Some(0 | 1))))
+        }
         LogicalPlan::EmptyRelation(_) => true,
         LogicalPlan::Values(values) => values.values.len() <= 1,
         _ => false,

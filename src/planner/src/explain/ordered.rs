@@ -80,7 +80,7 @@ fn ranking_name(ranking: Ranking) -> &'static str {
 
 fn call(call: &WindowCall, below: &Schema) -> String {
     let args = names(below, &call.args);
-    let framed = |name: &str, args: &str| format!("{name}({args}) {}", frame(call.frame));
+    let framed = |name: &str, args: &str| format!("{name}({args}) {}", frame(call.frame, below));
     match &call.function {
         WindowFunction::Ranking(ranking) => format!("{}()", ranking_name(*ranking)),
         WindowFunction::PercentRank => "percent_rank()".into(),
@@ -101,7 +101,7 @@ fn call(call: &WindowCall, below: &Schema) -> String {
     }
 }
 
-fn frame(frame: Frame) -> String {
+fn frame(frame: Frame, below: &Schema) -> String {
     let units = match frame.units {
         FrameUnits::Rows => "rows",
         FrameUnits::Groups => "groups",
@@ -110,6 +110,7 @@ fn frame(frame: Frame) -> String {
     let bound = |bound: FrameBound| match bound {
         FrameBound::Unbounded => String::new(),
         FrameBound::Offset(by) => by.to_string(),
+        FrameBound::Value(column) => below.field(column).name().clone(),
     };
     format!("{units} {}..{}", bound(frame.start), bound(frame.end))
 }

@@ -288,23 +288,21 @@ impl Pruner<'_> {
         if wanted.is_empty() {
             wanted.push(0);
         }
-        let of = wanted.iter().map(|c| &calls[*c]);
-        let args = of.flat_map(|call| call.args.iter().copied().chain(call.filter));
+        *calls = wanted.iter().map(|c| calls[*c].clone()).collect();
         let keys = order.iter().map(|k| k.column);
-        let keys = keys.chain(partition.iter().copied()).chain(args);
-        let reads = needed.iter().copied().filter(|c| *c < width);
-        let (below, mut places) = self.prune(below, &reads.chain(keys).collect());
+        let keys = keys.chain(partition.iter().copied());
+        let reads = needed.iter().copied().filter(|c| *c < width).chain(keys);
+        let mut reads: BTreeSet<usize> = reads.collect();
+        reads.extend(calls.iter_mut().flat_map(|c| c.columns_mut()).map(|c| *c));
+        let (below, mut places) = self.prune(below, &reads);
         moved_order(partition, order, &places);
         let before = below.schema.fields().len();
         let place = |c: usize| wanted.iter().position(|w| *w == c).map(|at| before + at);
-        let (all, input_places) = (calls.len(), places.clone());
-        places.extend((0..all).map(place));
-        *calls = wanted.iter().map(|c| calls[*c].clone()).collect();
-        for call in calls {
-            let moved = |c: usize| input_places[c].unwrap_or(c);
-            call.args.iter_mut().for_each(|c| *c = moved(*c));
-            call.filter = call.filter.map(moved);
+        for column in calls.iter_mut().flat_map(|call| call.columns_mut()) {
+            *column = places[*column].unwrap_or(*column);
         }
+        let all = node.schema.fields().len() - width;
+        places.extend((0..all).map(place));
         let appended = wanted.iter().map(|c| node.schema.field(width + c).clone());
         let appended = appended.collect();
         (appended_to(node, below, &places, appended), places)

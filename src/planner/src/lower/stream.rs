@@ -121,9 +121,12 @@ impl Stream {
                 .collect::<Option<Vec<usize>>>()
         };
         let partitions: Vec<Vec<usize>> = self.partitions.iter().filter_map(places).collect();
+        let below = &self.node.schema;
+        let kept = |column: &usize| exprs.iter().position(|e| tells_apart(e, *column, below));
+        let key = self.node.properties.key.as_ref();
         let properties = Properties {
             append_only: self.node.properties.append_only,
-            key: self.node.properties.key.as_ref().and_then(places),
+            key: key.and_then(|key| key.iter().map(kept).collect()),
         };
         let Node {
             op,
@@ -246,6 +249,23 @@ impl Stream {
                 .collect::<Vec<_>>(),
         ));
         self.project(columns.iter().map(|c| Expr::Column(*c)).collect(), schema)
+    }
+}
+
+/// Whether an expression is a column, or the same number as another integer, or none at all.
+fn tells_apart(expr: &Expr, column: usize, below: &Schema) -> bool {
+    match expr {
+        Expr::Column(c) => *c == column,
+        Expr::Cast {
+            expr,
+            to,
+            safe: false,
+        } => {
+            to.is_integer()
+                && below.field(column).data_type().is_integer()
+                && tells_apart(expr, column, below)
+        }
+        _ => false,
     }
 }
 

@@ -6,8 +6,8 @@ use crate::lower::stream::has_record;
 use crate::lower::window::{ranking, window_function};
 use crate::lower::{Builder, Stream, schema_of, to_expr};
 use arrow_schema::{DataType, Field, Schema};
-use datafusion_common::ScalarValue;
-use datafusion_expr::logical_plan::{DistinctOn, FetchType, Filter, Limit, SkipType, Sort, Window};
+use datafusion_common::{DFSchema, ScalarValue};
+use datafusion_expr::logical_plan::{DistinctOn, FetchType, Filter, Limit, SkipType, Sort};
 use datafusion_expr::utils::{conjunction, split_conjunction};
 use datafusion_expr::{BinaryExpr, Expr as Df, LogicalPlan, Operator, expr::Sort as SortExpr};
 use std::sync::Arc;
@@ -140,8 +140,13 @@ impl Builder {
     /// Rows with numbers up to a constant, if this is such a filter: nothing need be kept of an
     /// input that only grows but these.
     pub(super) fn numbered(&mut self, filter: &Filter) -> Result<Option<Stream>> {
-        let LogicalPlan::Window(window) = filter.input.as_ref() else {
-            return Ok(None);
+        let (window, picked) = match filter.input.as_ref() {
+            LogicalPlan::Window(window) => (window, None),
+            LogicalPlan::Projection(projection) => match projection.input.as_ref() {
+                LogicalPlan::Window(window) => (window, Some(projection)),
+                _ => return Ok(None),
+            },
+            _ => return Ok(None),
         };
         let [expr] = window.window_expr.as_slice() else {
             return Ok(None);
@@ -151,8 +156,16 @@ impl Builder {
             return Ok(None);
         };
         let number = window.schema.fields().len() - 1;
+        let is_number = |e: &Df| is_column(e, &window.schema, number);
+        let is_number = |e: &Df| match (strip(e), picked) {
+            (Df::Column(column), Some(picked)) => {
+                let place = picked.schema.maybe_index_of_column(column);
+                place.is_some_and(|place| is_number(&picked.expr[place]))
+            }
+            (e, _) => is_number(e),
+        };
         let conditions = split_conjunction(&filter.predicate);
-        let bounds = conditions.iter().map(|e| bound(e, window, number));
+        let bounds = conditions.iter().map(|e| bound(e, &is_number));
         let bounds: Vec<Option<Bound>> = bounds.collect();
         let Some(take) = bounds.iter().flatten().map(|b| b.last).min() else {
             return Ok(None);
@@ -181,11 +194,16 @@ impl Builder {
             safe: false,
         };
         let picks = (0..width).map(Expr::Column).chain([as_declared]);
-        let stream = stream.project(picks.collect(), output);
-        Ok(Some(match rest {
-            Some(rest) => stream.filter(to_expr(&rest, &window.schema)?),
-            None => stream,
-        }))
+        let mut stream = stream.project(picks.collect(), output);
+        if let Some(picked) = picked {
+            let exprs = picked.expr.iter().map(|e| to_expr(e, &window.schema));
+            let exprs = exprs.collect::<Result<_>>()?;
+            stream = stream.project(exprs, schema_of(&picked.schema));
+        }
+        if let Some(rest) = rest {
+            stream = stream.filter(to_expr(&rest, filter.input.schema())?);
+        }
+        Ok(Some(stream))
     }
 
     /// The operator; a column for the numbers is the last.
@@ -257,14 +275,18 @@ struct Bound {
     exact: bool,
 }
 
-/// What a condition says of the window's column `number`.
-fn bound(condition: &Df, window: &Window, number: usize) -> Option<Bound> {
+/// Whether an expression is a column, or the same as another integer.
+fn is_column(expr: &Df, schema: &DFSchema, column: usize) -> bool {
+    match strip(expr) {
+        Df::Column(name) => schema.maybe_index_of_column(name) == Some(column),
+        _ => false,
+    }
+}
+
+/// What a condition says of the numbers.
+fn bound(condition: &Df, is_number: &dyn Fn(&Df) -> bool) -> Option<Bound> {
     let Df::BinaryExpr(BinaryExpr { left, op, right }) = condition else {
         return None;
-    };
-    let is_number = |e: &Df| match strip(e) {
-        Df::Column(column) => window.schema.maybe_index_of_column(column) == Some(number),
-        _ => false,
     };
     let (op, constant) = match (is_number(left), is_number(right)) {
         (true, false) => (*op, integer(right)?),
@@ -284,6 +306,7 @@ fn bound(condition: &Df, window: &Window, number: usize) -> Option<Bound> {
 /// Without casts between integers.
 fn strip(expr: &Df) -> &Df {
     match expr {
+        Df::Alias(alias) => strip(&alias.expr),
         Df::Cast(cast) if cast.field.data_type().is_integer() => strip(&cast.expr),
         other => other,
     }

@@ -12,7 +12,7 @@ use datafusion_expr::expr::{
 };
 use datafusion_expr::logical_plan::Window;
 use datafusion_expr::{
-    Expr as Df, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
+    BinaryExpr, Expr as Df, Operator, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
 };
 use std::sync::Arc;
 use tidemark_common::{Error, Result};
@@ -132,10 +132,7 @@ fn window_call(
     if params.distinct {
         return Err(refused("with DISTINCT is not supported"));
     }
-    let frame = frame(&params.window_frame).ok_or_else(|| {
-        refused("with a RANGE frame that has an offset is not supported in a streaming query")
-            .with_hint("ROWS and GROUPS frames may have offsets.")
-    })?;
+    let frame = frame(params, columns)?;
     let constant = |at: usize, otherwise: i64| match params.args.get(at) {
         None => Ok(otherwise),
         Some(expr) => integer(expr)
@@ -231,28 +228,64 @@ fn count(value: &ScalarValue) -> Option<i64> {
     }
 }
 
-/// The frame; none for one that is measured in values.
-fn frame(frame: &WindowFrame) -> Option<Frame> {
+/// The frame. The bounds of one that is measured in values are columns: the sort key, with the
+/// offset added.
+fn frame(params: &WindowFunctionParams, columns: &mut Columns<'_>) -> Result<Frame> {
+    let frame = &params.window_frame;
     let units = match frame.units {
         WindowFrameUnits::Rows => FrameUnits::Rows,
         WindowFrameUnits::Groups => FrameUnits::Groups,
         WindowFrameUnits::Range => FrameUnits::Range,
     };
-    let bound = |bound: &WindowFrameBound| {
-        let (value, sign) = match bound {
-            WindowFrameBound::CurrentRow => return Some(FrameBound::CURRENT),
-            WindowFrameBound::Preceding(value) => (value, -1),
-            WindowFrameBound::Following(value) => (value, 1),
+    let mut bound = |bound: &WindowFrameBound| -> Result<FrameBound> {
+        let (value, precedes) = match bound {
+            WindowFrameBound::CurrentRow => return Ok(FrameBound::CURRENT),
+            WindowFrameBound::Preceding(value) => (value, true),
+            WindowFrameBound::Following(value) => (value, false),
         };
         if value.is_null() {
-            return Some(FrameBound::Unbounded);
+            return Ok(FrameBound::Unbounded);
         }
-        let offset = count(value).filter(|_| units != FrameUnits::Range)?;
-        Some(FrameBound::Offset(offset.checked_mul(sign)?))
+        if units == FrameUnits::Range {
+            return Ok(FrameBound::Value(reached(
+                params, value, precedes, columns,
+            )?));
+        }
+        let offset = count(value).ok_or_else(|| Error::internal("an offset that is no number"))?;
+        Ok(FrameBound::Offset(if precedes { -offset } else { offset }))
     };
-    Some(Frame {
+    Ok(Frame {
         units,
         start: bound(&frame.start_bound)?,
         end: bound(&frame.end_bound)?,
     })
+}
+
+/// The column of what a frame reaches: the sort key less the offset or more.
+fn reached(
+    params: &WindowFunctionParams,
+    offset: &ScalarValue,
+    precedes: bool,
+    columns: &mut Columns<'_>,
+) -> Result<usize> {
+    let [sort] = params.order_by.as_slice() else {
+        return Err(Error::internal("a distance without one sort key"));
+    };
+    if matches!(offset, ScalarValue::Decimal256(..)) {
+        return Err(Error::unsupported(
+            "RANGE with an offset over numeric is not supported in a streaming query",
+        )
+        .with_hint("Order by the value as double precision or bigint."));
+    }
+    let op = if precedes == sort.asc {
+        Operator::Minus
+    } else {
+        Operator::Plus
+    };
+    let offset = Box::new(Df::Literal(offset.clone(), None));
+    columns.add(&Df::BinaryExpr(BinaryExpr::new(
+        Box::new(sort.expr.clone()),
+        op,
+        offset,
+    )))
 }

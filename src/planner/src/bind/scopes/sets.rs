@@ -65,7 +65,6 @@ pub(super) fn rewrite(
     body: &mut SetExpr,
     left_columns: Option<&[Output]>,
     right_columns: Option<&[Output]>,
-    maintained: bool,
 ) -> Result<()> {
     let SetExpr::SetOperation {
         op,
@@ -99,7 +98,7 @@ pub(super) fn rewrite(
     if *op == SetOperator::Union || !all && same_types {
         return Ok(());
     }
-    let known = left_columns.filter(|c| !c.is_empty() && !(all && maintained));
+    let known = left_columns.filter(|c| !c.is_empty());
     let Some(columns) = known else {
         return if all {
             Err(Error::unsupported(format!("{op} ALL is not supported"))

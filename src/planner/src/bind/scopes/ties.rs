@@ -16,8 +16,13 @@ use datafusion_sql::sqlparser::ast::{
 };
 use tidemark_common::{Error, Result, SqlState};
 
-/// Rewrites a query that is so limited, given its columns.
-pub(super) fn rewrite(query: &mut Query, columns: Option<&[Output]>) -> Result<()> {
+/// Rewrites a query that is so limited, given its columns. The rows of a maintained one have no
+/// order.
+pub(super) fn rewrite(
+    query: &mut Query,
+    columns: Option<&[Output]>,
+    maintained: bool,
+) -> Result<()> {
     let Some(fetch) = query.fetch.take_if(|f| f.with_ties && !f.percent) else {
         return Ok(());
     };
@@ -88,6 +93,6 @@ pub(super) fn rewrite(query: &mut Query, columns: Option<&[Output]>) -> Result<(
     let body = std::mem::replace(query.body.as_mut(), empty);
     *derived(derived(&mut outer.body)?)? = body;
     query.body = outer.body;
-    query.order_by = outer.order_by;
+    query.order_by = outer.order_by.filter(|_| !maintained);
     Ok(())
 }
