@@ -11,6 +11,7 @@ use crate::project::Project;
 use crate::sink::Sink;
 pub use crate::sink::SinkOutput;
 use crate::union::Union;
+use crate::unnest::Unnest;
 use crate::upsert::Upsert;
 use crate::{Operator, values::nullable};
 use std::sync::Arc;
@@ -61,6 +62,11 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
         )?),
         Op::Union => Box::new(Union::new(schema)),
         Op::Expand { rows } => Box::new(Expand::new(rows, &input(0)?, &schema)?),
+        Op::Unnest {
+            lists,
+            output,
+            keep_empty,
+        } => Box::new(Unnest::new(lists, output, *keep_empty, &schema)),
         Op::Join {
             kind,
             left_keys,

@@ -30,6 +30,7 @@ pub mod sink;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod union;
+pub mod unnest;
 pub mod values;
 
 use tidemark_changelog::ChangeBatch;

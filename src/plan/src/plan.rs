@@ -102,6 +102,13 @@ pub enum Op {
     /// Each input row once for every row of `rows`, whose columns are appended (a cross join with
     /// constants; HOP windows).
     Expand { rows: Vec<Vec<Expr>> },
+    /// Each row once for every element of its lists, which stand side by side: as often as the longest
+    /// has elements, and at least once if `keep_empty`. An append-only input stays such.
+    Unnest {
+        lists: Vec<usize>,
+        output: Vec<Unnested>,
+        keep_empty: bool,
+    },
     /// An equi-join with an optional residual condition over `left columns ++ right columns`.
     /// Output: for inner and outer joins `output` picks from left ++ right; for semi and anti joins
     /// it picks from left.
@@ -179,6 +186,32 @@ pub enum Op {
     /// Consolidates each epoch and hands it to the sink's writer. `key`: the columns whose hash
     /// orders changes (all columns if none).
     Sink { key: Vec<usize>, table: u32 },
+}
+
+/// A column of an `Unnest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unnested {
+    /// This column of the input.
+    Column(usize),
+    /// The element of the list in this column; NULL behind its last.
+    Element(usize),
+}
+
+impl Unnested {
+    /// The column of the input.
+    pub fn column(self) -> usize {
+        match self {
+            Unnested::Column(column) | Unnested::Element(column) => column,
+        }
+    }
+
+    /// The same of another column.
+    pub fn at(self, column: usize) -> Unnested {
+        match self {
+            Unnested::Column(_) => Unnested::Column(column),
+            Unnested::Element(_) => Unnested::Element(column),
+        }
+    }
 }
 
 /// What an upsert does when its key exists.
@@ -323,6 +356,7 @@ impl JobPlan {
             Op::SourceRead { .. } | Op::TableRead | Op::Tap { .. } => true,
             Op::Receive { .. } | Op::Values { .. } | Op::Sink { .. } => true,
             Op::Filter { .. } | Op::Project { .. } | Op::Union | Op::Expand { .. } => true,
+            Op::Unnest { .. } => true,
             Op::Join { .. } | Op::Aggregate { .. } | Op::PartialAggregate { .. } => false,
             Op::TopN { .. } | Op::PartialTopN { .. } | Op::Window { .. } => false,
             Op::Upsert { .. } | Op::Materialize { .. } => false,

@@ -89,6 +89,14 @@ fn node(catalog: &Catalog, n: &Node, depth: usize, lines: &mut Vec<String>) {
             all_names(&n.schema),
             list(rows, |row| format!("({})", list(row, |e| expr(e, below))))
         ),
+        Op::Unnest {
+            lists, keep_empty, ..
+        } => format!(
+            "Unnest [{}]{} output=[{}]",
+            names(below, lists),
+            if *keep_empty { " keep_empty" } else { "" },
+            all_names(&n.schema)
+        ),
         Op::Join { .. } => join(n),
         Op::Aggregate {
             group,

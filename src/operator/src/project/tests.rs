@@ -271,3 +271,39 @@ fn an_error_that_nobody_takes_stops_the_operator() {
             .is_err()
     );
 }
+
+#[test]
+fn unnest_repeats_a_row_for_each_element_of_its_lists() {
+    use tidemark_plan::Unnested::{Column, Element};
+    let lists = |rows: &[Option<&[i64]>]| -> arrow::array::ArrayRef {
+        let rows = rows
+            .iter()
+            .map(|row| row.map(|r| r.iter().copied().map(Some)));
+        Arc::new(arrow::array::ListArray::from_iter_primitive::<
+            Int64Type,
+            _,
+            _,
+        >(rows))
+    };
+    let a = Arc::new(arrow::array::Int64Array::from(vec![1, 2, 3, 4])) as _;
+    let x = lists(&[Some(&[10, 11]), Some(&[]), None, Some(&[40])]);
+    let y = lists(&[Some(&[7]), None, None, Some(&[8, 9])]);
+    let field = |name: &str, array: &arrow::array::ArrayRef| {
+        Field::new(name, array.data_type().clone(), true)
+    };
+    let fields = vec![field("a", &a), field("x", &x), field("y", &y)];
+    let rows = arrow::array::RecordBatch::try_new(Arc::new(Schema::new(fields)), vec![a, x, y]);
+    let batch = ChangeBatch::new(rows.unwrap(), vec![1, 1, -1, 2]);
+    let mut unnested = |keep_empty: bool| {
+        let columns = [Column(0), Element(1), Element(2)];
+        let output = schema("a i64, x i64, y i64");
+        let mut unnest = crate::unnest::Unnest::new(&[1, 2], &columns, keep_empty, &output);
+        run(&mut unnest, batch.clone()).0
+    };
+    let whole = ["+1 1 10 7", "+1 1 11 -", "+2 4 40 8", "+2 4 - 9"];
+    assert_eq!(unnested(false), whole);
+    let kept = [
+        whole[0], whole[1], "+1 2 - -", "-1 3 - -", whole[2], whole[3],
+    ];
+    assert_eq!(unnested(true), kept);
+}

@@ -14,6 +14,7 @@ mod materialize;
 mod prune;
 mod stream;
 mod top_n;
+mod unnest;
 mod window;
 
 use crate::bind::Table;
@@ -97,9 +98,7 @@ impl Builder {
             LogicalPlan::Sort(_) => Err(Error::internal("a limit was put into an ORDER BY")),
             LogicalPlan::Limit(limit) => self.limit(limit),
             LogicalPlan::Window(window) => self.window(window),
-            LogicalPlan::Unnest(_) => Err(Error::unsupported(
-                "UNNEST, and functions of several rows, are not supported in a streaming query",
-            )),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::RecursiveQuery(_) => {
                 Err(Error::unsupported("WITH RECURSIVE is not supported"))
             }

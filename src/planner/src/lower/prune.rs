@@ -148,6 +148,7 @@ impl Pruner<'_> {
                 kept(node, &needed)
             }
             Op::Expand { .. } => self.expand(node, &needed),
+            Op::Unnest { .. } => self.unnest(node, &needed),
             Op::Join { .. } => self.join(node, &needed),
             Op::Aggregate { .. } | Op::PartialAggregate { .. } => self.aggregate(node),
             Op::TopN { .. } | Op::PartialTopN { .. } => self.top_n(node, &needed),
@@ -188,6 +189,22 @@ impl Pruner<'_> {
             .map(|c| node.schema.field(width + c).clone())
             .collect::<Vec<_>>();
         (appended_to(node, below, &places, appended_fields), places)
+    }
+
+    fn unnest(&mut self, mut node: Node, needed: &BTreeSet<usize>) -> (Node, Places) {
+        let below = node.inputs.remove(0);
+        let Op::Unnest { lists, output, .. } = &mut node.op else {
+            unreachable!("called for Unnest")
+        };
+        *output = needed.iter().map(|c| output[*c]).collect();
+        let reads = output.iter().map(|o| o.column());
+        let (below, places) = self.prune(below, &reads.chain(lists.iter().copied()).collect());
+        let moved = |c: usize| places[c].unwrap_or(c);
+        lists.iter_mut().for_each(|c| *c = moved(*c));
+        output.iter_mut().for_each(|o| *o = o.at(moved(o.column())));
+        let (mut node, places) = kept(node, needed);
+        node.inputs = vec![below];
+        (node, places)
     }
 
     fn join(&mut self, mut node: Node, needed: &BTreeSet<usize>) -> (Node, Places) {
