@@ -49,7 +49,7 @@ use datafusion_common::{
 };
 use datafusion_expr::expr::{Exists, InSubquery};
 use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::logical_plan::{Aggregate, Subquery, Union};
+use datafusion_expr::logical_plan::{Aggregate, Distinct, Subquery, Union};
 use datafusion_expr::utils::{
     conjunction, merge_schema, split_conjunction, split_conjunction_owned,
 };
@@ -125,7 +125,7 @@ const PUSHED_MAX: usize = 2_000;
 /// `a + a AS a` in each other it doubles each time. From some size on it stays where it is.
 ///
 /// A filter stays above an aggregate that has a row for no input at all: below, it could not take
-/// that row away.
+/// that row away. And it stays above DISTINCT ON, below which it would choose among other rows.
 ///
 /// The rule puts comparisons of one column together, and takes `5 = a AND a = 5` for a
 /// contradiction and `5 < a` for `a <= 5`'s like: so each is turned to have its column first.
@@ -150,7 +150,7 @@ impl OptimizerRule for PushedFilters {
         plan: LogicalPlan,
         config: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        if is_above_a_certain_row(&plan) || grows_too_large(&plan)? {
+        if is_above_a_choice(&plan) || grows_too_large(&plan)? {
             Ok(Transformed::no(plan))
         } else {
             self.0.rewrite(
@@ -291,18 +291,22 @@ fn with_whole_keys(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
 }
 
-/// Whether filters stand on an aggregate of one group, or one that has such a group beside others.
-fn is_above_a_certain_row(plan: &LogicalPlan) -> bool {
+/// Whether filters stand on DISTINCT ON, on an aggregate of one group, or on one that has such a
+/// group beside others.
+fn is_above_a_choice(plan: &LogicalPlan) -> bool {
     let mut below = plan;
     while let LogicalPlan::Filter(filter) = below {
         below = &filter.input;
     }
-    let LogicalPlan::Aggregate(aggregate) = below else {
-        return false;
-    };
     let sets = |e: &Expr| matches!(e, Expr::GroupingSet(_));
-    let groups = &aggregate.group_expr;
-    matches!(plan, LogicalPlan::Filter(_)) && (groups.is_empty() || groups.iter().any(sets))
+    let chooses = match below {
+        LogicalPlan::Aggregate(aggregate) => {
+            aggregate.group_expr.is_empty() || aggregate.group_expr.iter().any(sets)
+        }
+        LogicalPlan::Distinct(Distinct::On(_)) => true,
+        _ => false,
+    };
+    matches!(plan, LogicalPlan::Filter(_)) && chooses
 }
 
 /// Whether the filters on top of a plan would become too large below what they stand on.

@@ -79,7 +79,7 @@ impl Planner {
         let provider = self.provider();
         let mut query = query.clone();
         crate::limits::settle(&mut query)?;
-        let mut expander = Expander::new(&provider, positions);
+        let mut expander = Expander::new(&provider, positions).maintained(maintained);
         expander.query(&mut query)?;
         let mut scopes = Scopes::new(&provider, positions);
         if maintained {

@@ -5,7 +5,7 @@
 
 use crate::statement::Positions;
 use datafusion_sql::sqlparser::ast::{
-    Distinct, Expr, Function, LimitClause, Query, Select, Spanned, Value, VisitMut, VisitorMut,
+    Expr, Function, LimitClause, Query, Spanned, Value, VisitMut, VisitorMut,
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
 use std::ops::ControlFlow;
@@ -72,7 +72,6 @@ fn take_out(query: &mut Query, message: &str) -> Option<Span> {
         .map(|(name, _)| name.to_string());
     let what = match () {
         () if message.starts_with("LIMIT") => What::Limit,
-        () if message.starts_with("DISTINCT ON") => What::DistinctOn,
         () if message.starts_with("window function") => What::Window(name?),
         () => What::Call(name?),
     };
@@ -83,7 +82,6 @@ fn take_out(query: &mut Query, message: &str) -> Option<Span> {
 
 enum What {
     Limit,
-    DistinctOn,
     /// A function with OVER.
     Window(String),
     /// Any other.
@@ -138,17 +136,6 @@ impl VisitorMut for Taking {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
-        if matches!(self.what, What::DistinctOn)
-            && let Some(Distinct::On(exprs)) = &select.distinct
-        {
-            let span = exprs.first().map_or_else(Span::empty, Spanned::span);
-            self.taken(span);
-            select.distinct = None;
-        }
-        ControlFlow::Continue(())
-    }
-
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Expr::Function(function) = expr
             && self.is(function)
@@ -173,13 +160,13 @@ mod tests {
             ("RANK()", "window function rank() OVER is not supported"),
             (
                 "LIMIT",
-                "LIMIT and OFFSET are not supported in a streaming query",
+                "LIMIT that is no constant is not supported in a streaming query",
             ),
             (
                 "median",
                 "aggregate function median() is not supported in a streaming query",
             ),
-            ("DISTINCT ON", "DISTINCT ON is not supported"),
+            ("SESSION", "function session() is not supported"),
         ] {
             if text.contains(part) {
                 return Err(Error::unsupported(message));
@@ -190,7 +177,7 @@ mod tests {
 
     #[test]
     fn everything_that_is_refused_is_told_with_its_place() {
-        let sql = "SELECT DISTINCT ON (a) median(a), RANK() OVER () FROM t LIMIT 5";
+        let sql = "SELECT SESSION(a), median(a), RANK() OVER () FROM t LIMIT 5";
         let query = parse_query(sql).unwrap();
         let first = plan(&query).unwrap_err();
         let error = all(first, &query, &Positions::new(sql), plan);
@@ -198,13 +185,13 @@ mod tests {
             error.message(),
             "window function rank() OVER is not supported"
         );
-        assert_eq!(error.position(), Some(35));
+        assert_eq!(error.position(), Some(31));
         assert_eq!(
             error.detail(),
             Some(
-                "Also refused: LIMIT and OFFSET are not supported in a streaming query \
-                 (at character 63); aggregate function median() is not supported in a streaming \
-                 query (at character 24); DISTINCT ON is not supported (at character 21)."
+                "Also refused: LIMIT that is no constant is not supported in a streaming query \
+                 (at character 59); aggregate function median() is not supported in a streaming \
+                 query (at character 20); function session() is not supported (at character 8)."
             )
         );
     }

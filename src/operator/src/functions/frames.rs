@@ -13,11 +13,15 @@
 //! `range_moment(x)` is the moment itself, to which months may be added; infinite ones are those of
 //! a year that is far off, and finite ones near it are refused.
 //!
+//! `range_moved(m, i)` is such a moment with an interval added; infinite ones stay where they are.
+//!
 //! `range_key_finite` and `range_moment_finite` refuse infinite values and NaN: for frames that do
 //! not hold the row itself, to which those are near however far the frame is.
 
 use super::definition::*;
 use arrow::array::*;
+use arrow::compute::kernels::numeric::add;
+use arrow::compute::kernels::zip::zip;
 use arrow::datatypes::*;
 use datafusion_common::{Result, exec_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
@@ -76,6 +80,19 @@ pub(super) fn definitions() -> Vec<Definition> {
             takes: moments,
             returns: |types| moment_type(&types[0]),
             evaluate: range_moment,
+        },
+        Definition {
+            name: "range_moved",
+            aliases: &[],
+            takes: |types| match types {
+                [
+                    DataType::Timestamp(TimeUnit::Microsecond, _),
+                    DataType::Interval(_),
+                ] => Some(types.to_vec()),
+                _ => None,
+            },
+            returns: |types| types[0].clone(),
+            evaluate: range_moved,
         },
         Definition {
             name: "range_moment_finite",
@@ -298,9 +315,47 @@ fn range_moment(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     result(args, Arc::new(micros.with_timezone_opt(zone)))
 }
 
+fn range_moved(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let (moments, offsets) = (column(args, 0)?, column(args, 1)?);
+    let moved = add(&moments, &offsets)?;
+    let far = moments.as_primitive::<TimestampMicrosecondType>().iter();
+    let far: BooleanArray = far
+        .map(|m| Some(m.is_some_and(|m| m.abs() == FAR_MICROS)))
+        .collect();
+    result(args, zip(&far, &moments, &moved)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn infinite_moments_are_not_moved() {
+        use datafusion_common::ScalarValue;
+        let month = ScalarValue::new_interval_mdn(1, 0, 0);
+        let moment = |micros| ScalarValue::TimestampMicrosecond(Some(micros), None);
+        let moved = |micros| {
+            let function = crate::functions::lookup("range_moved");
+            let args = [moment(micros), month.clone()].map(ColumnarValue::Scalar);
+            let args = ScalarFunctionArgs {
+                args: args.to_vec(),
+                arg_fields: Vec::new(),
+                number_rows: 1,
+                return_field: Arc::new(Field::new("moved", moment(0).data_type(), true)),
+                config_options: Default::default(),
+            };
+            function
+                .unwrap()
+                .invoke_with_args(args)
+                .unwrap()
+                .to_array(1)
+                .unwrap()
+        };
+        let micros = |array: ArrayRef| array.as_primitive::<TimestampMicrosecondType>().value(0);
+        assert_eq!(micros(moved(0)), 31 * DAY_MICROS);
+        assert_eq!(micros(moved(-FAR_MICROS)), -FAR_MICROS);
+        assert_eq!(micros(moved(FAR_MICROS)), FAR_MICROS);
+    }
 
     #[test]
     fn keys_of_numerics_sort_as_they_do_and_lie_as_far_apart() {

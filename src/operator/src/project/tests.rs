@@ -294,7 +294,7 @@ fn unnest_repeats_a_row_for_each_element_of_its_lists() {
     let fields = vec![field("a", &a), field("x", &x), field("y", &y)];
     let rows = arrow::array::RecordBatch::try_new(Arc::new(Schema::new(fields)), vec![a, x, y]);
     let batch = ChangeBatch::new(rows.unwrap(), vec![1, 1, -1, 2]);
-    let mut unnested = |keep_empty: bool| {
+    let unnested = |keep_empty: bool| {
         let columns = [Column(0), Element(1), Element(2)];
         let output = schema("a i64, x i64, y i64");
         let mut unnest = crate::unnest::Unnest::new(&[1, 2], &columns, keep_empty, &output);

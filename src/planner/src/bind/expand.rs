@@ -75,6 +75,8 @@ pub(crate) struct Expander<'a> {
     depth: usize,
     /// Relations and expressions of the views that are expanded so far, in the whole statement.
     expanded: usize,
+    /// Whether the query is maintained, not read once.
+    maintained: bool,
 }
 
 impl<'a> Expander<'a> {
@@ -90,7 +92,13 @@ impl<'a> Expander<'a> {
             withs: Vec::new(),
             depth: 0,
             expanded: 0,
+            maintained: false,
         }
+    }
+
+    /// The rewriting of a query that is maintained: it reads no table functions.
+    pub(crate) fn maintained(self, maintained: bool) -> Expander<'a> {
+        Expander { maintained, ..self }
     }
 
     /// Rewrites a query. Errors: `42P01` for an unknown relation, with position; `0A000` for a
@@ -142,7 +150,7 @@ impl<'a> Expander<'a> {
         super::records::rewrite(factor)?;
         super::lateral_values::rewrite(factor)?;
         let functions = &self.provider.registry.scalar;
-        super::unnest::factor(factor, |name| functions.contains_key(name));
+        super::unnest::factor(factor, self.maintained, |name| functions.contains_key(name));
         match factor {
             TableFactor::Table {
                 name,
@@ -244,6 +252,7 @@ impl<'a> Expander<'a> {
             withs: Vec::new(),
             depth: self.depth,
             expanded: self.expanded,
+            maintained: self.maintained,
         };
         inner
             .query(&mut subquery)

@@ -8,8 +8,8 @@
 //! A function that gives one value, of columns of what stands before it, is the unnesting of an
 //! array of it.
 //!
-//! `generate_series` between constants, without numbered rows, stays a table function, which holds
-//! no list of its rows.
+//! `generate_series` between constants, without numbered rows, stays a table function where it is
+//! read once, which holds no list of its rows.
 
 use super::constants::as_type;
 use super::moments::function;
@@ -178,9 +178,10 @@ pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
     Ok(())
 }
 
-/// Rewrites a function in FROM.
-pub(super) fn factor(factor: &mut TableFactor, is_scalar: impl Fn(&str) -> bool) {
-    let from_call = |name: &_, args: &[_], numbered| from_call(name, args, numbered, &is_scalar);
+/// Rewrites a function in FROM; `as_lists`: whatever it is, it gives lists.
+pub(super) fn factor(factor: &mut TableFactor, as_lists: bool, is_scalar: impl Fn(&str) -> bool) {
+    let from_call =
+        |name: &_, args: &[_], numbered| from_call(name, args, numbered || as_lists, &is_scalar);
     let (name, lists, names, alias, numbered) = match factor {
         TableFactor::Table {
             name,
@@ -221,11 +222,11 @@ pub(super) fn factor(factor: &mut TableFactor, is_scalar: impl Fn(&str) -> bool)
     *factor = unnested(&name, lists, &names, alias, numbered);
 }
 
-/// The lists of a call, and the names of their columns.
+/// The lists of a call, and the names of their columns; none of a series that need not be a list.
 fn from_call(
     name: &ObjectName,
     args: &[FunctionArg],
-    numbered: bool,
+    as_list: bool,
     is_scalar: impl Fn(&str) -> bool,
 ) -> Option<(Vec<Expr>, Vec<&'static str>)> {
     let function = name.0.last()?.as_ident()?;
@@ -245,7 +246,7 @@ fn from_call(
         });
     };
     // A series between constants holds no list of its rows.
-    if lists[0].0 == "series_list" && !numbered && !args.iter().any(reads_columns) {
+    if lists[0].0 == "series_list" && !as_list && !args.iter().any(reads_columns) {
         return None;
     }
     Some((

@@ -41,9 +41,6 @@ impl<'a> Columns<'a> {
     /// Where an expression is among them.
     pub fn add(&mut self, expr: &Df) -> Result<usize> {
         let lowered = to_expr(expr, self.input)?;
-        if let Some(at) = self.exprs.iter().position(|e| *e == lowered) {
-            return Ok(at);
-        }
         let (_, field) = expr
             .to_field(self.input)
             .map_err(|e| Error::internal(e.to_string()))?;
@@ -52,13 +49,18 @@ impl<'a> Columns<'a> {
         } else {
             expr.schema_name().to_string()
         };
-        self.fields.push(Field::new(
-            name,
-            field.data_type().clone(),
-            field.is_nullable(),
-        ));
-        self.exprs.push(lowered);
-        Ok(self.exprs.len() - 1)
+        let field = Field::new(name, field.data_type().clone(), field.is_nullable());
+        Ok(self.add_lowered(lowered, field))
+    }
+
+    /// The same of one that is lowered already; the field that it has if it is new.
+    pub fn add_lowered(&mut self, expr: Expr, field: Field) -> usize {
+        if let Some(at) = self.exprs.iter().position(|e| *e == expr) {
+            return at;
+        }
+        self.fields.push(field);
+        self.exprs.push(expr);
+        self.exprs.len() - 1
     }
 
     /// The projection.

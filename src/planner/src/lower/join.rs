@@ -124,14 +124,10 @@ impl Builder {
                 sides.right = exists;
             }
             if !sides.left.is_single_row() && !sides.right.is_single_row() {
-                return Err(Error::unsupported(
-                    "a join without an equality between its sides is not supported",
-                )
-                .with_detail("All pairs of rows would have to be compared on one worker.")
-                .with_hint(
-                    "Add an equality to the join condition, or join with an aggregate \
-                                that has one row.",
-                ));
+                self.notice(
+                    "a join without an equality between its sides compares all pairs of rows, on \
+                     one worker",
+                );
             }
         }
         Ok(self.join_sides(sides, kind, null_equals_null))

@@ -7,11 +7,11 @@ use crate::lower::window::{ranking, window_function};
 use crate::lower::{Builder, Stream, schema_of, to_expr};
 use arrow_schema::{DataType, Field, Schema};
 use datafusion_common::{DFSchema, ScalarValue};
-use datafusion_expr::logical_plan::{DistinctOn, FetchType, Filter, Limit, SkipType, Sort};
+use datafusion_expr::logical_plan::{DistinctOn, Filter, Limit, Sort};
 use datafusion_expr::utils::{conjunction, split_conjunction};
 use datafusion_expr::{BinaryExpr, Expr as Df, LogicalPlan, Operator, expr::Sort as SortExpr};
 use std::sync::Arc;
-use tidemark_common::{Error, Result};
+use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Expr, Op, Properties, Ranking, SortKey};
 
 /// The first rows of a partition.
@@ -65,15 +65,8 @@ pub(super) fn sort_keys(exprs: &[SortExpr], columns: &mut Columns<'_>) -> Result
 impl Builder {
     /// `LIMIT` and `OFFSET`, by the ORDER BY below.
     pub(super) fn limit(&mut self, limit: &Limit) -> Result<Stream> {
-        let constant = || Error::unsupported("LIMIT and OFFSET of what is no constant");
-        let skip = match limit.get_skip_type() {
-            Ok(SkipType::Literal(skip)) => skip as u64,
-            _ => return Err(constant()),
-        };
-        let take = match limit.get_fetch_type() {
-            Ok(FetchType::Literal(fetch)) => fetch.map(|n| n as u64),
-            _ => return Err(constant()),
-        };
+        let skip = rows(limit.skip.as_deref(), "OFFSET", "2201X")?.unwrap_or(0);
+        let take = rows(limit.fetch.as_deref(), "LIMIT", "2201W")?;
         if skip == 0 && take.is_none() {
             return self.lower(&limit.input);
         }
@@ -264,6 +257,44 @@ impl Builder {
             Arc::new(Schema::new(fields.collect::<Vec<_>>())),
             properties,
         )
+    }
+}
+
+/// How many rows a clause says; none, if it is not there or NULL.
+///
+/// Errors: `0A000` for what is not constant, `state` for a negative number.
+fn rows(expr: Option<&Df>, clause: &str, state: &'static str) -> Result<Option<u64>> {
+    let Some(expr) = expr else {
+        return Ok(None);
+    };
+    if matches!(strip(expr), Df::Literal(value, _) if value.is_null()) {
+        return Ok(None);
+    }
+    let number = constant(expr).ok_or_else(|| {
+        Error::unsupported(format!(
+            "{clause} that is no constant is not supported in a streaming query"
+        ))
+    })?;
+    u64::try_from(number).map(Some).map_err(|_| {
+        let message = format!("{clause} must not be negative");
+        Error::user(SqlState(state), message)
+    })
+}
+
+/// An integer, computed of such.
+fn constant(expr: &Df) -> Option<i64> {
+    match strip(expr) {
+        Df::Negative(inner) => constant(inner)?.checked_neg(),
+        Df::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let (left, right) = (constant(left)?, constant(right)?);
+            match op {
+                Operator::Plus => left.checked_add(right),
+                Operator::Minus => left.checked_sub(right),
+                Operator::Multiply => left.checked_mul(right),
+                _ => None,
+            }
+        }
+        other => integer(other),
     }
 }
 

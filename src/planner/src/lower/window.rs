@@ -4,21 +4,19 @@
 use crate::lower::aggregate::call;
 use crate::lower::columns::Columns;
 use crate::lower::top_n::{partition_of, sort_keys};
-use crate::lower::{Builder, Stream, schema_of};
+use crate::lower::{Builder, Stream, schema_of, to_expr};
 use arrow_schema::{DataType, Field, Schema};
 use datafusion_common::ScalarValue;
 use datafusion_expr::expr::{
     AggregateFunction as DfAggregate, NullTreatment, WindowFunction as DfCall, WindowFunctionParams,
 };
 use datafusion_expr::logical_plan::Window;
-use datafusion_expr::{
-    BinaryExpr, Expr as Df, Operator, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
-};
+use datafusion_expr::{Expr as Df, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition};
 use std::sync::Arc;
 use tidemark_common::{Error, Result};
 use tidemark_plan::{
-    Expr, Frame, FrameBound, FrameUnits, Op, Properties, Ranking, SortKey, WindowCall,
-    WindowFunction,
+    BinaryOp, Expr, Frame, FrameBound, FrameUnits, Literal, Op, Properties, Ranking, SortKey,
+    WindowCall, WindowFunction,
 };
 
 /// Calls of one window.
@@ -277,15 +275,33 @@ fn reached(
         )
         .with_hint("Order by the value as double precision or bigint."));
     }
-    let op = if precedes == sort.asc {
-        Operator::Minus
-    } else {
-        Operator::Plus
+    let subtracts = precedes == sort.asc;
+    let key = columns.add(&sort.expr)?;
+    let (key, field) = (columns.exprs[key].clone(), &columns.fields[key]);
+    let of_type = Field::new("reached", field.data_type().clone(), true);
+    let expr = match offset {
+        // Moments to which months are added: infinite ones stay where they are.
+        ScalarValue::IntervalMonthDayNano(Some(span)) => {
+            let sign = if subtracts { -1 } else { 1 };
+            let (months, days) = (sign * span.months, sign * span.days);
+            let nanos = i64::from(sign) * span.nanoseconds;
+            Expr::Call {
+                function: "range_moved".into(),
+                args: vec![
+                    key,
+                    Expr::Literal(Literal::IntervalMonthDayNano(months, days, nanos)),
+                ],
+            }
+        }
+        offset => Expr::Binary {
+            op: if subtracts {
+                BinaryOp::Minus
+            } else {
+                BinaryOp::Plus
+            },
+            left: Box::new(key),
+            right: Box::new(to_expr(&Df::Literal(offset.clone(), None), columns.input)?),
+        },
     };
-    let offset = Box::new(Df::Literal(offset.clone(), None));
-    columns.add(&Df::BinaryExpr(BinaryExpr::new(
-        Box::new(sort.expr.clone()),
-        op,
-        offset,
-    )))
+    Ok(columns.add_lowered(expr, of_type))
 }

@@ -30,16 +30,20 @@ fn frame_of<'a>(rows: &'a [Row], at: usize, frame: Frame) -> Vec<&'a Row> {
         FrameUnits::Rows => i as i64 - at as i64,
         _ => groups[i] as i64 - groups[at] as i64,
     };
+    let place = |key: Option<i64>| (key.is_none(), key);
     let within = |i: &usize| {
-        let from = match frame.start {
-            FrameBound::Unbounded => i64::MIN,
-            FrameBound::Offset(by) => by,
+        let key = place(rows[*i][1]);
+        let starts = match frame.start {
+            FrameBound::Unbounded => true,
+            FrameBound::Offset(by) => distance(*i) >= by,
+            FrameBound::Value(column) => key >= place(rows[at][column]),
         };
-        let to = match frame.end {
-            FrameBound::Unbounded => i64::MAX,
-            FrameBound::Offset(by) => by,
+        let ends = match frame.end {
+            FrameBound::Unbounded => true,
+            FrameBound::Offset(by) => distance(*i) <= by,
+            FrameBound::Value(column) => key <= place(rows[at][column]),
         };
-        (from..=to).contains(&distance(*i))
+        starts && ends
     };
     (0..rows.len()).filter(within).map(|i| &rows[i]).collect()
 }
@@ -125,9 +129,10 @@ fn frames(random: &mut Random) -> Frame {
         _ => random.below(5) as i64 - 2,
     };
     let (a, b) = (offset(), offset());
-    let bound = |random: &mut Random, offset| match random.one_in(3) {
-        true => FrameBound::Unbounded,
-        false => FrameBound::Offset(offset),
+    let bound = |random: &mut Random, offset| match random.below(3) {
+        0 => FrameBound::Unbounded,
+        1 if units == FrameUnits::Range => FrameBound::Value(2),
+        _ => FrameBound::Offset(offset),
     };
     Frame {
         units,
