@@ -76,8 +76,8 @@ pub struct Frame {
     pub end: FrameBound,
 }
 
-/// What the offsets of a frame count. With `Range` there are none but 0, the row's peers: it goes by
-/// values.
+/// What the offsets of a frame count. With `Range` there are none but 0, the row's peers: it goes
+/// by values.
 #[allow(missing_docs)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FrameUnits {

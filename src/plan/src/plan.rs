@@ -102,8 +102,8 @@ pub enum Op {
     /// Each input row once for every row of `rows`, whose columns are appended (a cross join with
     /// constants; HOP windows).
     Expand { rows: Vec<Vec<Expr>> },
-    /// Each row once for every element of its lists, which stand side by side: as often as the longest
-    /// has elements, and at least once if `keep_empty`. An append-only input stays such.
+    /// Each row once for every element of its lists, which stand side by side: as often as the
+    /// longest has elements, and at least once if `keep_empty`. An append-only input stays such.
     Unnest {
         lists: Vec<usize>,
         output: Vec<Unnested>,
@@ -140,9 +140,9 @@ pub enum Op {
         group: Vec<usize>,
         calls: Vec<AggregateCall>,
     },
-    /// Of each partition the rows with numbers above `skip`, of which there are `take` at most (all,
-    /// if it is none). With `numbered`, their numbers are a column behind the input's. `skip` only
-    /// goes with [`Ranking::RowNumber`].
+    /// Of each partition the rows with numbers above `skip`, of which there are `take` at most
+    /// (all, if it is none). With `numbered`, their numbers are a column behind the input's.
+    /// `skip` only goes with [`Ranking::RowNumber`].
     TopN {
         partition: Vec<usize>,
         order: Vec<SortKey>,

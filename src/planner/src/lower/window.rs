@@ -13,7 +13,7 @@ use datafusion_expr::expr::{
 use datafusion_expr::logical_plan::Window;
 use datafusion_expr::{Expr as Df, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition};
 use std::sync::Arc;
-use tidemark_common::{Error, Result};
+use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{
     BinaryOp, Expr, Frame, FrameBound, FrameUnits, Literal, Op, Properties, Ranking, SortKey,
     WindowCall, WindowFunction,
@@ -129,6 +129,15 @@ fn window_call(
     }
     if params.distinct {
         return Err(refused("with DISTINCT is not supported"));
+    }
+    let least = match name {
+        "nth_value" => 2,
+        "ntile" | "lag" | "lead" | "first_value" | "last_value" => 1,
+        _ => 0,
+    };
+    if params.args.len() < least {
+        let message = format!("function {name}() of fewer arguments does not exist");
+        return Err(Error::user(SqlState::UNDEFINED_FUNCTION, message));
     }
     let frame = frame(params, columns)?;
     let constant = |at: usize, otherwise: i64| match params.args.get(at) {
