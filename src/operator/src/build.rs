@@ -6,7 +6,7 @@ use crate::expr::Predicate;
 use crate::filter::Filter;
 use crate::join::{Join, JoinConfig, Residual};
 use crate::materialize::Materialize;
-use crate::ordered::{PartialTopN, TopN, TopNConfig, Window};
+use crate::ordered::{Collect, PartialTopN, TopN, TopNConfig, Window};
 use crate::project::Project;
 use crate::sink::Sink;
 pub use crate::sink::SinkOutput;
@@ -160,6 +160,11 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
             calls,
             *table,
         )),
+        Op::Collect {
+            group,
+            calls,
+            table,
+        } => Box::new(Collect::new(&input(0)?, &schema, group, calls, *table)),
         Op::Upsert {
             key,
             conflict,

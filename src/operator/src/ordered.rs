@@ -1,6 +1,7 @@
-//! Rows in order: the first of each partition ([`TopN`]), and window functions ([`Window`]).
+//! Rows in order: the first of each partition ([`TopN`]), window functions ([`Window`]), and
+//! aggregates of rows in an order ([`Collect`]).
 //!
-//! **Algebra.** Neither is linear: the output is a function of each partition's rows in their
+//! **Algebra.** None of them is linear: the output is a function of each partition's rows in their
 //! order. What is kept is the partition itself, and what has come of an epoch is kept apart from it
 //! until the barrier: so there, the partition as it was and as it is now are walked side by side,
 //! and the rows in which they differ are the change. Nothing of the output is kept.
@@ -13,11 +14,13 @@
 //! **Time.** Changes are sent at the barrier. No watermarks are used.
 
 mod calls;
+mod collect;
 #[cfg(test)]
 mod history;
 mod partitions;
 mod top_n;
 mod window;
 
+pub use collect::Collect;
 pub use top_n::{PartialTopN, TopN, TopNConfig};
 pub use window::Window;

@@ -41,6 +41,50 @@ pub struct WindowCall {
     pub output: DataType,
 }
 
+/// What is computed of the rows of a group, in an order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CollectCall {
+    /// Which function.
+    pub function: CollectFunction,
+    /// Its argument column (none for `count(*)`).
+    pub arg: Option<usize>,
+    /// What the rows are ordered by; rows that are equal by it, by their other columns.
+    pub order: Vec<SortKey>,
+    /// Of rows with equal arguments, which stand side by side, the first counts.
+    pub distinct: bool,
+    /// `FILTER (WHERE column)`: a boolean column.
+    pub filter: Option<usize>,
+    /// Type of the result.
+    pub output: DataType,
+}
+
+/// The functions of rows in an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CollectFunction {
+    /// `array_agg`: the arguments as a list; NULL of no rows.
+    Array,
+    /// The argument of the first row.
+    First,
+    /// The argument of the last row.
+    Last,
+    /// Of the arguments that are not NULL the first that is there most often.
+    Mode,
+    /// Of the arguments that are not NULL the one at this part of them (a double, by its bits).
+    PercentileDisc(u64),
+    /// What lies there between two of them, as a double.
+    PercentileCont(u64),
+    /// An aggregate of all rows.
+    Aggregate(AggregateFunction),
+}
+
+impl CollectCall {
+    /// The columns that it reads, to be changed.
+    pub fn columns_mut(&mut self) -> impl Iterator<Item = &mut usize> {
+        let order = self.order.iter_mut().map(|k| &mut k.column);
+        self.arg.iter_mut().chain(&mut self.filter).chain(order)
+    }
+}
+
 /// The window functions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WindowFunction {

@@ -7,7 +7,7 @@
 //! is known where a unique key is derived and makes state cheaper.
 
 use crate::Expr;
-use crate::order::{Ranking, SortKey, WindowCall};
+use crate::order::{CollectCall, Ranking, SortKey, WindowCall};
 use arrow_schema::{DataType, FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use tidemark_common::{RelationId, SplitId};
@@ -164,6 +164,13 @@ pub enum Op {
         partition: Vec<usize>,
         order: Vec<SortKey>,
         calls: Vec<WindowCall>,
+        table: u32,
+    },
+    /// One row per group: the group columns, then one column per call over its rows in an order.
+    /// All rows are kept, and a group that changes is computed anew.
+    Collect {
+        group: Vec<usize>,
+        calls: Vec<CollectCall>,
         table: u32,
     },
     /// Rows are writes by key: a positive weight writes the row of its key, a negative one deletes
@@ -358,7 +365,8 @@ impl JobPlan {
             Op::Filter { .. } | Op::Project { .. } | Op::Union | Op::Expand { .. } => true,
             Op::Unnest { .. } => true,
             Op::Join { .. } | Op::Aggregate { .. } | Op::PartialAggregate { .. } => false,
-            Op::TopN { .. } | Op::PartialTopN { .. } | Op::Window { .. } => false,
+            Op::TopN { .. } | Op::PartialTopN { .. } => false,
+            Op::Window { .. } | Op::Collect { .. } => false,
             Op::Upsert { .. } | Op::Materialize { .. } => false,
         })
     }

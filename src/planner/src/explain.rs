@@ -116,7 +116,9 @@ fn node(catalog: &Catalog, n: &Node, depth: usize, lines: &mut Vec<String>) {
             names(below, group),
             list(calls, |c| call(c, below))
         ),
-        Op::TopN { .. } | Op::PartialTopN { .. } | Op::Window { .. } => ordered(&n.op, below),
+        Op::TopN { .. } | Op::PartialTopN { .. } | Op::Window { .. } | Op::Collect { .. } => {
+            ordered(&n.op, below)
+        }
         Op::Upsert {
             key,
             conflict,

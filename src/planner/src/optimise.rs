@@ -49,7 +49,7 @@ use datafusion_common::{
 };
 use datafusion_expr::expr::{Exists, InSubquery};
 use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::logical_plan::{Aggregate, Distinct, Subquery, Union};
+use datafusion_expr::logical_plan::{Aggregate, Distinct, SkipType, Subquery, Union};
 use datafusion_expr::utils::{
     conjunction, merge_schema, split_conjunction, split_conjunction_owned,
 };
@@ -517,12 +517,29 @@ pub(crate) fn analyze(plan: LogicalPlan, registry: &Registry, zone: &str) -> Res
     )
 }
 
+/// Without limits that leave everything, which only keep the order of a subquery: filters need not
+/// stop at them.
+fn without_empty_limits(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let done = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::Limit(limit) = &node else {
+            return Ok(Transformed::no(node));
+        };
+        let leaves_all =
+            limit.fetch.is_none() && matches!(limit.get_skip_type(), Ok(SkipType::Literal(0)));
+        Ok(match leaves_all {
+            true => Transformed::yes(limit.input.as_ref().clone()),
+            false => Transformed::no(node),
+        })
+    })?;
+    Ok(done.data)
+}
+
 /// Applies the allowed rules to an analyzed plan.
 pub(crate) fn optimise(plan: LogicalPlan, registry: &Registry) -> Result<LogicalPlan> {
     let config = OptimizerContext::new_with_config_options(Arc::new(registry.options().clone()))
         .without_query_execution_start_time()
         .with_skip_failing_rules(false);
-    let plan = fold_plan(plan, registry)?;
+    let plan = without_empty_limits(fold_plan(plan, registry)?)?;
     let plan = Optimizer::with_rules(stopping(rules())).optimize(plan, &config, |_, _| {})?;
     fold_plan(plan, registry)
 }

@@ -99,28 +99,7 @@ impl Partitions {
                 }
             });
         }
-        let mut by: Vec<SortBy> = Vec::new();
-        for key in order {
-            if let Kept::Row(column) = kept[key.column]
-                && by.iter().all(|b| b.column != column)
-            {
-                by.push(SortBy {
-                    column,
-                    descending: key.descending,
-                    nulls_first: key.nulls_first,
-                });
-            }
-        }
-        let sort_keys = by.len();
-        for column in 0..row_columns.len() {
-            if by.iter().all(|b| b.column != column) {
-                by.push(SortBy {
-                    column,
-                    descending: false,
-                    nulls_first: false,
-                });
-            }
-        }
+        let (by, sort_keys) = order_of(&kept, row_columns.len(), order);
         let types = |columns: &[usize]| -> Vec<DataType> {
             let types = columns.iter().map(|c| input.field(*c).data_type().clone());
             types.collect()
@@ -188,6 +167,21 @@ impl Partitions {
             nulls_first: by.nulls_first,
         };
         Some((self.row_columns[by.column], options))
+    }
+
+    /// An order of the rows of one partition.
+    pub fn order_by(&self, keys: &[SortKey]) -> Vec<SortBy> {
+        order_of(&self.kept, self.row_columns.len(), keys).0
+    }
+
+    /// The order that they have anyway.
+    pub fn own_order(&self) -> &[SortBy] {
+        &self.order
+    }
+
+    /// Puts rows of one partition into an order.
+    pub fn sort(&self, rows: &mut [u32], by: &[SortBy]) {
+        rows.sort_unstable_by(|a, b| self.rows.order(by, *a, *b));
     }
 
     /// Where a row is that is in its list.
@@ -507,6 +501,34 @@ impl StateTable for Partitions {
             + self.pending.capacity() * size_of::<Pending>()
             + (self.dirty.capacity() + self.gone.capacity()) * 4
     }
+}
+
+/// The order by these keys, then by all other columns of a row; and how many of its parts are of
+/// the keys.
+fn order_of(kept: &[Kept], row_columns: usize, keys: &[SortKey]) -> (Vec<SortBy>, usize) {
+    let mut by: Vec<SortBy> = Vec::new();
+    for key in keys {
+        if let Kept::Row(column) = kept[key.column]
+            && by.iter().all(|b| b.column != column)
+        {
+            by.push(SortBy {
+                column,
+                descending: key.descending,
+                nulls_first: key.nulls_first,
+            });
+        }
+    }
+    let sort_keys = by.len();
+    for column in 0..row_columns {
+        if by.iter().all(|b| b.column != column) {
+            by.push(SortBy {
+                column,
+                descending: false,
+                nulls_first: false,
+            });
+        }
+    }
+    (by, sort_keys)
 }
 
 /// A batch that may have no columns.

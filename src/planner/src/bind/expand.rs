@@ -479,6 +479,7 @@ impl VisitorMut for Expander<'_> {
         if let Err(error) = check_interrupt() {
             return ControlFlow::Break(error);
         }
+        super::inner_order::keep(query);
         fetch_first(query);
         whole_limits(query);
         typed_values(&mut query.body);

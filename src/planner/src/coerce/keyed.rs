@@ -39,8 +39,7 @@ use datafusion_optimizer::AnalyzerRule;
 use std::sync::Arc;
 use tidemark_common::Error;
 
-/// The rule; and whether aggregates that collect are to be evaluated: views do not maintain them,
-/// and refuse them by their names.
+/// The rule; and whether floats have keys, which they need where a query is read once.
 #[derive(Debug)]
 pub(super) struct Keyed(pub Calls, pub bool);
 
@@ -235,9 +234,6 @@ impl Keyed {
 
     /// An aggregate, or the function of aggregates that it is.
     fn whole_call(&self, call: AggregateFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
-        if !self.1 {
-            return self.call(call, schema);
-        }
         match self.0.collected(call, schema)? {
             Collected::Whole(whole) => whole.transform_data(|call| self.call(call, schema)),
             Collected::Of(name, parts, constants) => {

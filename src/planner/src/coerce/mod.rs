@@ -160,8 +160,8 @@ pub(crate) fn expr_planners(calls: &Calls) -> Vec<Arc<dyn ExprPlanner>> {
 type Rules = Vec<Arc<dyn AnalyzerRule + Send + Sync>>;
 
 /// The analyzer rules of a bound query, DataFusion's type coercion included; `key_of` tells tables'
-/// keys; `collects`: whether aggregates that collect the values of rows are evaluated.
-pub(crate) fn analyzer_rules(calls: &Calls, key_of: KeyOf, collects: bool) -> Rules {
+/// keys; `read_once`: the query is not maintained.
+pub(crate) fn analyzer_rules(calls: &Calls, key_of: KeyOf, read_once: bool) -> Rules {
     let literals = |first| {
         let calls = calls.clone();
         Arc::new(literals::Literals { calls, first })
@@ -172,7 +172,7 @@ pub(crate) fn analyzer_rules(calls: &Calls, key_of: KeyOf, collects: bool) -> Ru
         Arc::new(derived::Derived),
         Arc::new(looked_up::LookedUp(key_of)),
         Arc::new(conditions::Conditions),
-        Arc::new(single_row::SingleRows(calls.clone(), collects, key_of)),
+        Arc::new(single_row::SingleRows(calls.clone(), read_once, key_of)),
         Arc::new(separable::Separable),
         Arc::new(lateral::Laterals),
         Arc::new(quantified::Quantified),
@@ -189,7 +189,7 @@ pub(crate) fn analyzer_rules(calls: &Calls, key_of: KeyOf, collects: bool) -> Ru
         Arc::new(numerics::Numerics(calls.clone())),
         Arc::new(arrays::Arrays(calls.clone())),
         Arc::new(constants::Constants(calls.clone())),
-        Arc::new(keyed::Keyed(calls.clone(), collects)),
+        Arc::new(keyed::Keyed(calls.clone(), read_once)),
         Arc::new(TypeCoercion::new()),
         Arc::new(nulls::Nulls),
         Arc::new(filtered::Filtered),

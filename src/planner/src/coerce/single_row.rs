@@ -28,8 +28,8 @@ use datafusion_optimizer::AnalyzerRule;
 use std::sync::Arc;
 use tidemark_common::Error;
 
-/// The rule; it comes before subqueries are looked at otherwise. What is collected is evaluated, or
-/// not: in a maintained query such subqueries are refused.
+/// The rule; it comes before subqueries are looked at otherwise. Whether the query is read once: in
+/// a maintained one, what knows nothing of the outside finds one row for certain, or is refused.
 #[derive(Debug)]
 pub(super) struct SingleRows(pub Calls, pub bool, pub KeyOf);
 
@@ -72,7 +72,7 @@ impl SingleRows {
         if !self.1 && subquery.outer_ref_columns.is_empty() && !is_one(&subquery.subquery) {
             return one_by_key(subquery, self.2);
         }
-        let Some(found) = Found::of(&subquery)?.filter(|_| self.1) else {
+        let Some(found) = Found::of(&subquery)? else {
             return Ok(Transformed::no(Expr::ScalarSubquery(subquery)));
         };
         let place = found.place;

@@ -3,7 +3,8 @@
 use super::{aggregate_name, list, names};
 use arrow_schema::Schema;
 use tidemark_plan::{
-    Frame, FrameBound, FrameUnits, Op, Ranking, SortKey, WindowCall, WindowFunction,
+    CollectCall, CollectFunction, Frame, FrameBound, FrameUnits, Op, Ranking, SortKey, WindowCall,
+    WindowFunction,
 };
 
 /// A `TopN`, `PartialTopN` or `Window` over these columns.
@@ -47,27 +48,66 @@ pub(super) fn ordered(op: &Op, below: &Schema) -> String {
             order_of(below, partition, order),
             list(calls, |c| call(c, below))
         ),
+        Op::Collect {
+            group,
+            calls,
+            table,
+        } => format!(
+            "Collect group=[{}] calls=[{}] table={table}",
+            names(below, group),
+            list(calls, |c| collect_call(c, below))
+        ),
         _ => String::new(),
     }
 }
 
+fn collect_call(call: &CollectCall, below: &Schema) -> String {
+    let name = match &call.function {
+        CollectFunction::Array => "array_agg".into(),
+        CollectFunction::First => "first_value".into(),
+        CollectFunction::Last => "last_value".into(),
+        CollectFunction::Mode => "mode".into(),
+        CollectFunction::PercentileDisc(bits) => {
+            format!("percentile_disc {}", f64::from_bits(*bits))
+        }
+        CollectFunction::PercentileCont(bits) => {
+            format!("percentile_cont {}", f64::from_bits(*bits))
+        }
+        CollectFunction::Aggregate(function) => aggregate_name(*function).into(),
+    };
+    let named = |column: usize| below.field(column).name().as_str();
+    let distinct = if call.distinct { "distinct " } else { "" };
+    let order = match call.order.as_slice() {
+        [] => String::new(),
+        keys => format!(" order by {}", list(keys, |k| sort_key(below, k))),
+    };
+    let filter = call
+        .filter
+        .map_or(String::new(), |f| format!(" filter {}", named(f)));
+    format!(
+        "{name}({distinct}{}{order}){filter}",
+        call.arg.map_or("*", named)
+    )
+}
+
 /// A partition and its order, NULLs where PostgreSQL does not have them by itself.
 fn order_of(below: &Schema, partition: &[usize], order: &[SortKey]) -> String {
-    let key = |key: &SortKey| {
-        let name = below.field(key.column).name();
-        let descending = if key.descending { " DESC" } else { "" };
-        let nulls = match (key.nulls_first, key.descending) {
-            (true, false) => " NULLS FIRST",
-            (false, true) => " NULLS LAST",
-            _ => "",
-        };
-        format!("{name}{descending}{nulls}")
-    };
     format!(
         "partition=[{}] order=[{}]",
         names(below, partition),
-        list(order, key)
+        list(order, |k| sort_key(below, k))
     )
+}
+
+fn sort_key(below: &Schema, key: &SortKey) -> String {
+    let name = below.field(key.column).name();
+    let descending = if key.descending { " DESC" } else { "" };
+    let nulls = match (key.nulls_first, key.descending) {
+        (true, false) => " NULLS FIRST",
+        (false, true) => " NULLS LAST",
+        _ => "",
+    };
+    format!("{name}{descending}{nulls}")
 }
 
 fn ranking_name(ranking: Ranking) -> &'static str {

@@ -2,6 +2,7 @@
 //! projection below, each distinct expression once; rows of one group meet by an exchange on the
 //! group columns.
 
+use crate::lower::collect::goes_by_order;
 use crate::lower::columns::Columns;
 use crate::lower::dependent::dependents;
 use crate::lower::exprs::remap;
@@ -18,25 +19,13 @@ use tidemark_plan::{
 
 impl Builder {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Stream> {
+        if aggregate.aggr_expr.iter().any(goes_by_order) {
+            return self.collect(aggregate);
+        }
         let input = self.lower(&aggregate.input)?;
         let output = schema_of(&aggregate.schema);
         let mut columns = Columns::new(aggregate.input.schema());
-        // Where each group expression is in the result: a group column (one, if it is grouped by
-        // twice), or a constant, which groups nothing as long as something else does.
-        let mut group = Vec::new();
-        for expr in &aggregate.group_expr {
-            let lowered = to_expr(expr, columns.input)?;
-            group.push(if matches!(lowered, Expr::Literal(_)) {
-                Err(lowered)
-            } else {
-                Ok(columns.add(expr)?)
-            });
-        }
-        if columns.exprs.is_empty()
-            && let (Some(first), Some(expr)) = (group.first_mut(), aggregate.group_expr.first())
-        {
-            *first = Ok(columns.add(expr)?);
-        }
+        let group = group_columns(aggregate, &mut columns)?;
         let width = columns.exprs.len();
         for field in &columns.fields {
             keyable(field.data_type(), "GROUP BY or DISTINCT")?;
@@ -156,6 +145,29 @@ impl Builder {
         let schema = input.node.schema.clone();
         self.grouped(input, width, Vec::new(), schema)
     }
+}
+
+/// Where each group expression is in the result: a group column (one, if it is grouped by twice),
+/// or a constant, which groups nothing as long as something else does. The columns are the first.
+pub(super) fn group_columns(
+    aggregate: &Aggregate,
+    columns: &mut Columns<'_>,
+) -> Result<Vec<std::result::Result<usize, Expr>>> {
+    let mut group = Vec::new();
+    for expr in &aggregate.group_expr {
+        let lowered = to_expr(expr, columns.input)?;
+        group.push(if matches!(lowered, Expr::Literal(_)) {
+            Err(lowered)
+        } else {
+            Ok(columns.add(expr)?)
+        });
+    }
+    if columns.exprs.is_empty()
+        && let (Some(first), Some(expr)) = (group.first_mut(), aggregate.group_expr.first())
+    {
+        *first = Ok(columns.add(expr)?);
+    }
+    Ok(group)
 }
 
 /// Drops group columns that follow from others. Answers where each remaining column is now, by its
@@ -297,8 +309,9 @@ pub(super) fn call(
                 "aggregate function {other}() is not supported in a streaming query"
             ))
             .with_hint(
-                "count, sum, avg, min, max, bool_and, bool_or, bit_and, bit_or, bit_xor, variance \
-                 and stddev are maintained.",
+                "count, sum, avg, min, max, bool_and, bool_or, bit_and, bit_or, bit_xor, variance, \
+                 stddev, array_agg, string_agg, jsonb_agg, jsonb_object_agg, first_value, \
+                 last_value, mode and percentiles are maintained.",
             ));
         }
     };
@@ -377,7 +390,7 @@ fn variance(function: AggregateFunction) -> bool {
 }
 
 /// Refuses types whose values cannot be told apart by a key.
-fn keyable(data_type: &arrow_schema::DataType, what: &str) -> Result<()> {
+pub(super) fn keyable(data_type: &arrow_schema::DataType, what: &str) -> Result<()> {
     if matches!(data_type, arrow_schema::DataType::Struct(_)) {
         return Err(Error::unsupported(format!(
             "{what} over rows is not supported in a streaming query"

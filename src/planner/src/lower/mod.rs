@@ -5,6 +5,7 @@
 //! never be skipped, because every arm is explicit.
 
 mod aggregate;
+mod collect;
 mod columns;
 mod dependent;
 mod expr;

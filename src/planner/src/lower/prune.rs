@@ -153,6 +153,7 @@ impl Pruner<'_> {
             Op::Aggregate { .. } | Op::PartialAggregate { .. } => self.aggregate(node),
             Op::TopN { .. } | Op::PartialTopN { .. } => self.top_n(node, &needed),
             Op::Window { .. } => self.window(node, &needed),
+            Op::Collect { .. } => self.collect(node),
             Op::SourceRead { .. } | Op::TableRead => whole(node),
             Op::Upsert { .. } | Op::Materialize { .. } | Op::Sink { .. } => {
                 let below = input(&mut node);
@@ -323,6 +324,22 @@ impl Pruner<'_> {
         let appended = wanted.iter().map(|c| node.schema.field(width + c).clone());
         let appended = appended.collect();
         (appended_to(node, below, &places, appended), places)
+    }
+
+    fn collect(&mut self, mut node: Node) -> (Node, Places) {
+        let below = node.inputs.remove(0);
+        let Op::Collect { group, calls, .. } = &mut node.op else {
+            unreachable!("called for Collect")
+        };
+        let read = calls.iter_mut().flat_map(|c| c.columns_mut()).map(|c| *c);
+        let reads: BTreeSet<usize> = read.chain(group.iter().copied()).collect();
+        let (below, places) = self.prune(below, &reads);
+        let columns = calls.iter_mut().flat_map(|c| c.columns_mut());
+        for column in columns.chain(group) {
+            *column = places[*column].unwrap_or(*column);
+        }
+        node.inputs.push(below);
+        whole(node)
     }
 
     fn aggregate(&mut self, mut node: Node) -> (Node, Places) {

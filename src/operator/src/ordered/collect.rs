@@ -1,0 +1,361 @@
+//! Aggregates that go by the order of rows, or by all of them: `array_agg`, `first_value`, `mode`,
+//! percentiles. Other aggregates of the same groups are computed beside them.
+//!
+//! **State.** All rows of each group, in the order of the first call; other calls sort them.
+//!
+//! **Cost.** A group of which a row has changed is computed anew at the barrier, as it was and as
+//! it is; many groups at a time, a column at a time.
+
+use super::partitions::{Partitions, Pending, record_batch};
+use crate::aggregate::over_frames;
+use crate::{Barrier, Operator, Out};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, ListArray, UInt32Array, make_comparator,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::compute::{SortOptions, cast, interleave, take};
+use arrow::datatypes::{DataType, Float64Type, SchemaRef};
+use std::ops::Range;
+use std::sync::Arc;
+use tidemark_changelog::ChangeBatch;
+use tidemark_common::{Error, Result};
+use tidemark_plan::{AggregateCall, AggregateFunction, CollectCall, CollectFunction};
+use tidemark_state::{Place, SortBy, StateTable};
+
+/// Rows of groups that are computed together, about.
+const ROWS: usize = 64 * 1024;
+
+/// `Op::Collect`.
+pub struct Collect {
+    partitions: Partitions,
+    group: Vec<usize>,
+    calls: Vec<Call>,
+    output: SchemaRef,
+}
+
+struct Call {
+    call: CollectCall,
+    /// Its order, where it is not that of the partitions.
+    order: Option<Vec<SortBy>>,
+}
+
+impl Collect {
+    /// Without rows. `output` has the columns `group`, then one per call; the state table is number
+    /// `table`.
+    pub fn new(
+        input: &SchemaRef,
+        output: &SchemaRef,
+        group: &[usize],
+        calls: &[CollectCall],
+        table: u32,
+    ) -> Collect {
+        let first = calls
+            .iter()
+            .map(|c| c.order.as_slice())
+            .find(|o| !o.is_empty());
+        let first = first.unwrap_or_default();
+        let partitions = Partitions::new(input, group, first, None, table);
+        let call = |call: &CollectCall| {
+            let order = partitions.order_by(&call.order);
+            // Without an order of its own any will do.
+            let own = call.order.is_empty() || order == partitions.own_order();
+            Call {
+                call: call.clone(),
+                order: (!own).then_some(order),
+            }
+        };
+        Collect {
+            calls: calls.iter().map(call).collect(),
+            partitions,
+            group: group.to_vec(),
+            output: output.clone(),
+        }
+    }
+
+    fn evaluate(&self, groups: &Groups) -> Result<Vec<ArrayRef>> {
+        let of = |call: &Call| self.call(call, groups);
+        self.calls.iter().map(of).collect()
+    }
+
+    /// The rows that count for a call, group by group.
+    fn selected(&self, call: &Call, groups: &Groups) -> Result<Groups> {
+        let mut rows = groups.rows.clone();
+        if let Some(order) = &call.order {
+            for range in groups.ranges() {
+                self.partitions.sort(&mut rows[range], order);
+            }
+        }
+        let CollectCall {
+            function,
+            arg,
+            filter,
+            distinct,
+            ..
+        } = &call.call;
+        let mut counts = vec![true; rows.len()];
+        if let Some(filter) = filter {
+            let filter = self.column(*filter, &rows)?;
+            let filter = filter.as_boolean();
+            let passes = |i: usize| filter.is_valid(i) && filter.value(i);
+            (0..rows.len()).for_each(|i| counts[i] &= passes(i));
+        }
+        let skips_null = !matches!(
+            function,
+            CollectFunction::Array | CollectFunction::First | CollectFunction::Last
+        );
+        if let (true, Some(arg)) = (skips_null, arg) {
+            let nulls = self.column(*arg, &rows)?.logical_nulls();
+            let valid = |i: usize| nulls.as_ref().is_none_or(|n| n.is_valid(i));
+            (0..rows.len()).for_each(|i| counts[i] &= valid(i));
+        }
+        let mut selected = groups.with(&rows, &counts);
+        if let (true, Some(arg)) = (*distinct, arg) {
+            let values = self.column(*arg, &selected.rows)?;
+            let first = firsts(&values, &selected)?;
+            selected = selected.with(&selected.rows, &first);
+        }
+        Ok(selected)
+    }
+
+    fn call(&self, call: &Call, groups: &Groups) -> Result<ArrayRef> {
+        let selected = self.selected(call, groups)?;
+        let CollectCall {
+            function,
+            arg,
+            output,
+            ..
+        } = &call.call;
+        if let CollectFunction::Aggregate(function) = function {
+            return self.aggregate(*function, *arg, output, &selected);
+        }
+        let arg = arg.ok_or_else(|| Error::internal("a call without argument"))?;
+        let values = self.column(arg, &selected.rows)?;
+        let pick = |at: &dyn Fn(Range<usize>) -> usize| {
+            let at = |range: Range<usize>| (!range.is_empty()).then(|| at(range) as u32);
+            let picked = UInt32Array::from_iter(selected.ranges().map(at));
+            take(&values, &picked, None).map_err(internal)
+        };
+        match function {
+            CollectFunction::First => pick(&|range| range.start),
+            CollectFunction::Last => pick(&|range| range.end - 1),
+            CollectFunction::PercentileDisc(bits) => {
+                let part = f64::from_bits(*bits);
+                pick(&|range| {
+                    let place = (part * range.len() as f64).ceil() as usize;
+                    range.start + place.saturating_sub(1).min(range.len() - 1)
+                })
+            }
+            CollectFunction::Mode => {
+                let first = firsts(&values, &selected)?;
+                pick(&|range| most(&first, range))
+            }
+            CollectFunction::PercentileCont(bits) => {
+                let values = cast(&values, &DataType::Float64).map_err(internal)?;
+                let values = values.as_primitive::<Float64Type>();
+                let part = f64::from_bits(*bits);
+                let between = |range: Range<usize>| {
+                    let at = part * (range.len().checked_sub(1)? as f64);
+                    let value = |at: f64| values.value(range.start + at as usize);
+                    let (low, high) = (value(at.floor()), value(at.ceil()));
+                    let same = at.floor() == at.ceil() || low == high;
+                    Some(if same {
+                        low
+                    } else {
+                        low + (high - low) * at.fract()
+                    })
+                };
+                let between = selected.ranges().map(between);
+                Ok(Arc::new(between.collect::<Float64Array>()))
+            }
+            CollectFunction::Array | CollectFunction::Aggregate(_) => {
+                let DataType::List(element) = output else {
+                    return Err(Error::internal("array_agg gives a list"));
+                };
+                let offsets = OffsetBuffer::from_lengths(selected.ranges().map(|r| r.len()));
+                let nulls: NullBuffer = selected.ranges().map(|r| !r.is_empty()).collect();
+                let list = ListArray::try_new(element.clone(), offsets, values, Some(nulls));
+                Ok(Arc::new(list.map_err(internal)?))
+            }
+        }
+    }
+
+    fn aggregate(
+        &self,
+        function: AggregateFunction,
+        arg: Option<usize>,
+        output: &DataType,
+        selected: &Groups,
+    ) -> Result<ArrayRef> {
+        let values = arg
+            .map(|arg| self.column(arg, &selected.rows))
+            .transpose()?;
+        let call = AggregateCall {
+            function,
+            arg,
+            distinct: false,
+            filter: None,
+            output: output.clone(),
+        };
+        let frames: Vec<Range<usize>> = selected.ranges().collect();
+        over_frames(&call, values.as_ref(), None, selected.rows.len(), &frames)
+    }
+
+    fn column(&self, column: usize, rows: &[u32]) -> Result<ArrayRef> {
+        let mut columns = self.partitions.gather(&[column], rows);
+        columns
+            .pop()
+            .ok_or_else(|| Error::internal("a column is missing"))
+    }
+
+    /// Sends what differs between groups as they were and as they are, side by side.
+    fn send(&self, old: &Groups, new: &Groups, out: &mut dyn Out) -> Result<()> {
+        let (olds, news) = (self.evaluate(old)?, self.evaluate(new)?);
+        let compare: Vec<_> = olds
+            .iter()
+            .zip(&news)
+            .map(|(old, new)| make_comparator(old, new, SortOptions::default()).ok())
+            .collect();
+        let same = |i: usize| {
+            compare
+                .iter()
+                .all(|c| c.as_ref().is_some_and(|c| c(i, i).is_eq()))
+        };
+        let (mut rows, mut places, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, (was, is)) in old.ranges().zip(new.ranges()).enumerate() {
+            if !was.is_empty() && !is.is_empty() && same(i) {
+                continue;
+            }
+            for (side, groups, range, weight) in [(0, old, was, -1), (1, new, is, 1)] {
+                if !range.is_empty() {
+                    rows.push(groups.rows[range.start]);
+                    places.push((side, i));
+                    weights.push(weight);
+                }
+            }
+        }
+        if rows.is_empty() {
+            out.look_up();
+            return Ok(());
+        }
+        let mut columns = self.partitions.gather(&self.group, &rows);
+        for (old, new) in olds.iter().zip(&news) {
+            let both: [&dyn Array; 2] = [old, new];
+            columns.push(interleave(&both, &places).map_err(internal)?);
+        }
+        let batch = record_batch(&self.output, columns, rows.len());
+        out.send(ChangeBatch::new(batch, weights))
+    }
+}
+
+fn internal(error: arrow::error::ArrowError) -> Error {
+    Error::internal(error.to_string())
+}
+
+/// Which rows have another value than the one before in their group.
+fn firsts(values: &ArrayRef, groups: &Groups) -> Result<Vec<bool>> {
+    let compare = make_comparator(values, values, SortOptions::default()).map_err(internal)?;
+    let mut first = vec![true; groups.rows.len()];
+    for range in groups.ranges() {
+        for i in range.skip(1) {
+            first[i] = compare(i - 1, i).is_ne();
+        }
+    }
+    Ok(first)
+}
+
+/// Where the first of the longest stretches of equal values begins.
+fn most(first: &[bool], range: Range<usize>) -> usize {
+    let (mut best, mut longest, mut start) = (range.start, 0, range.start);
+    for i in range {
+        if first[i] {
+            start = i;
+        }
+        if i + 1 - start > longest {
+            (best, longest) = (start, i + 1 - start);
+        }
+    }
+    best
+}
+
+/// Rows of groups, one after the other.
+#[derive(Default)]
+struct Groups {
+    rows: Vec<u32>,
+    /// Where each group ends.
+    ends: Vec<usize>,
+}
+
+impl Groups {
+    fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| start..*end)
+    }
+
+    fn push(&mut self, row: u32, copies: i64) {
+        self.rows.extend((0..copies).map(|_| row));
+    }
+
+    fn end(&mut self) {
+        self.ends.push(self.rows.len());
+    }
+
+    /// The same groups with those of `rows` that count.
+    fn with(&self, rows: &[u32], counts: &[bool]) -> Groups {
+        let mut kept = Groups::default();
+        for range in self.ranges() {
+            let some = range.filter(|i| counts[*i]).map(|i| rows[i]);
+            kept.rows.extend(some);
+            kept.end();
+        }
+        kept
+    }
+}
+
+impl Operator for Collect {
+    fn on_changes(&mut self, _port: usize, batch: ChangeBatch, _out: &mut dyn Out) -> Result<()> {
+        self.partitions.add(&batch);
+        Ok(())
+    }
+
+    fn on_barrier(&mut self, _barrier: &Barrier, out: &mut dyn Out) -> Result<()> {
+        let pending = self.partitions.take_pending();
+        let (mut old, mut new) = (Groups::default(), Groups::default());
+        let mut left = Vec::new();
+        for changes in pending.chunk_by(|a, b| a.partition == b.partition) {
+            if changes.iter().any(|c| c.weight != 0) {
+                self.read(changes, &mut old, &mut new);
+            }
+            self.partitions.apply(changes, &mut left);
+            if old.rows.len() + new.rows.len() >= ROWS {
+                self.send(&std::mem::take(&mut old), &std::mem::take(&mut new), out)?;
+                self.partitions.free(&mut left);
+            }
+        }
+        self.send(&old, &new, out)?;
+        self.partitions.free(&mut left);
+        Ok(())
+    }
+
+    fn tables(&mut self) -> Vec<&mut dyn StateTable> {
+        vec![&mut self.partitions]
+    }
+}
+
+impl Collect {
+    /// A group as it was and as it is.
+    fn read(&self, changes: &[Pending], old: &mut Groups, new: &mut Groups) {
+        let list = self.partitions.list(changes[0].partition);
+        let mut changes = changes.iter().peekable();
+        for row in list.iter_from(Place::FIRST) {
+            let was = self.partitions.weight(row);
+            let change = changes.next_if(|c| c.row == row).map_or(0, |c| c.weight);
+            old.push(row, was);
+            new.push(row, was + change);
+        }
+        old.end();
+        new.end();
+    }
+}
+
+#[cfg(test)]
+mod tests;
