@@ -15,6 +15,7 @@
 
 mod calls;
 mod collect;
+mod difference;
 #[cfg(test)]
 mod history;
 mod partitions;

@@ -4,7 +4,6 @@ use super::partitions::Partitions;
 use crate::aggregate::over_frames;
 use arrow::array::{
     Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt32Array, make_comparator,
-    new_null_array,
 };
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, interleave, take};
@@ -115,14 +114,24 @@ pub(super) struct Calls {
     calls: Vec<WindowCall>,
 }
 
-/// Rows in their order.
+/// Rows in their order, partition by partition; of each all rows, or those that are looked at.
 struct Sequence<'a> {
     partitions: &'a Partitions,
     rows: &'a [u32],
+    slices: Vec<Slice>,
+    /// The slice of each row.
+    slice_of: Vec<usize>,
     /// First row of each group of peers, and the number of rows behind the last.
     groups: Vec<usize>,
     /// The group of each row.
     group_of: Vec<usize>,
+}
+
+/// The rows of one partition.
+struct Slice {
+    rows: Range<usize>,
+    /// The groups of peers that they are.
+    groups: Range<usize>,
 }
 
 impl Calls {
@@ -132,13 +141,14 @@ impl Calls {
         }
     }
 
-    /// The results of each call for these rows.
-    pub fn evaluate(&self, partitions: &Partitions, rows: &[u32]) -> Result<Vec<ArrayRef>> {
-        if rows.is_empty() {
-            let empty = |call: &WindowCall| new_null_array(&call.output, 0);
-            return Ok(self.calls.iter().map(empty).collect());
-        }
-        let sequence = Sequence::new(partitions, rows);
+    /// The results of each call for these rows; `ends` is where those of each partition end.
+    pub fn evaluate(
+        &self,
+        partitions: &Partitions,
+        rows: &[u32],
+        ends: &[usize],
+    ) -> Result<Vec<ArrayRef>> {
+        let sequence = Sequence::new(partitions, rows, ends);
         let result = |call: &WindowCall| {
             let result = sequence.call(call)?;
             if *result.data_type() == call.output {
@@ -155,19 +165,32 @@ fn internal(error: arrow::error::ArrowError) -> Error {
 }
 
 impl<'a> Sequence<'a> {
-    fn new(partitions: &'a Partitions, rows: &'a [u32]) -> Sequence<'a> {
+    fn new(partitions: &'a Partitions, rows: &'a [u32], ends: &[usize]) -> Sequence<'a> {
         let (mut groups, mut group_of) = (Vec::new(), Vec::with_capacity(rows.len()));
-        for (i, row) in rows.iter().enumerate() {
-            let peers = i > 0 && partitions.compare_keys(rows[i - 1], *row).is_eq();
-            if !peers {
-                groups.push(i);
+        let (mut slices, mut slice_of) = (Vec::new(), Vec::with_capacity(rows.len()));
+        let mut start = 0;
+        for end in ends {
+            let first_group = groups.len();
+            for i in start..*end {
+                let peers = i > start && partitions.compare_keys(rows[i - 1], rows[i]).is_eq();
+                if !peers {
+                    groups.push(i);
+                }
+                group_of.push(groups.len() - 1);
+                slice_of.push(slices.len());
             }
-            group_of.push(groups.len() - 1);
+            slices.push(Slice {
+                rows: start..*end,
+                groups: first_group..groups.len(),
+            });
+            start = *end;
         }
         groups.push(rows.len());
         Sequence {
             partitions,
             rows,
+            slices,
+            slice_of,
             groups,
             group_of,
         }
@@ -184,9 +207,14 @@ impl<'a> Sequence<'a> {
             .ok_or_else(|| Error::internal("a column is missing"))
     }
 
-    /// The first row of a row's group of peers.
-    fn peers(&self, row: usize) -> usize {
-        self.groups[self.group_of[row]]
+    /// The rows of a row's partition.
+    fn slice(&self, row: usize) -> &Slice {
+        &self.slices[self.slice_of[row]]
+    }
+
+    /// Rows of its partition before a row's group of peers.
+    fn before_peers(&self, row: usize) -> usize {
+        self.groups[self.group_of[row]] - self.slice(row).rows.start
     }
 
     fn call(&self, call: &WindowCall) -> Result<ArrayRef> {
@@ -197,14 +225,15 @@ impl<'a> Sequence<'a> {
         };
         Ok(match &call.function {
             WindowFunction::Ranking(ranking) => self.ranks(*ranking),
-            WindowFunction::PercentRank => {
-                let others = (self.len() - 1).max(1) as f64;
-                self.numbers(|row| self.peers(row) as f64 / others)
-            }
-            WindowFunction::CumeDist => {
-                let all = self.len() as f64;
-                self.numbers(|row| self.groups[self.group_of[row] + 1] as f64 / all)
-            }
+            WindowFunction::PercentRank => self.numbers(|row| {
+                let others = self.slice(row).rows.len() - 1;
+                self.before_peers(row) as f64 / others.max(1) as f64
+            }),
+            WindowFunction::CumeDist => self.numbers(|row| {
+                let Range { start, end } = self.slice(row).rows;
+                let behind_peers = self.groups[self.group_of[row] + 1];
+                (behind_peers - start) as f64 / (end - start) as f64
+            }),
             WindowFunction::Ntile(parts) => self.parts(*parts),
             WindowFunction::Shifted(by) => {
                 let default = call.args.get(1).map(|c| self.column(*c)).transpose()?;
@@ -226,9 +255,9 @@ impl<'a> Sequence<'a> {
 
     fn ranks(&self, ranking: Ranking) -> ArrayRef {
         let number = |row| match ranking {
-            Ranking::RowNumber => row,
-            Ranking::Rank => self.peers(row),
-            Ranking::DenseRank => self.group_of[row],
+            Ranking::RowNumber => row - self.slice(row).rows.start,
+            Ranking::Rank => self.before_peers(row),
+            Ranking::DenseRank => self.group_of[row] - self.slice(row).groups.start,
         };
         let numbers = (0..self.len()).map(|row| number(row) as i64 + 1);
         Arc::new(Int64Array::from_iter_values(numbers))
@@ -240,21 +269,24 @@ impl<'a> Sequence<'a> {
 
     /// The first parts have a row more, where the rows cannot be divided equally.
     fn parts(&self, parts: i64) -> ArrayRef {
-        let (rows, parts) = (self.len() as i64, parts.max(1));
-        let (least, longer) = (rows / parts, rows % parts);
-        let part = |row: i64| match row < longer * (least + 1) {
-            true => row / (least + 1),
-            false => longer + (row - longer * (least + 1)) / least.max(1),
+        let parts = parts.max(1);
+        let part = |row: usize| {
+            let Range { start, end } = self.slice(row).rows;
+            let (row, rows) = ((row - start) as i64, (end - start) as i64);
+            let (least, longer) = (rows / parts, rows % parts);
+            1 + match row < longer * (least + 1) {
+                true => row / (least + 1),
+                false => longer + (row - longer * (least + 1)) / least.max(1),
+            }
         };
-        Arc::new(Int64Array::from_iter_values(
-            (0..rows).map(|row| part(row) + 1),
-        ))
+        Arc::new(Int64Array::from_iter_values((0..self.len()).map(part)))
     }
 
     fn shifted(&self, values: &ArrayRef, default: Option<&ArrayRef>, by: i64) -> Result<ArrayRef> {
         let there = |row: usize| {
             let at = i64::try_from(row).ok()?.checked_add(by)?;
-            usize::try_from(at).ok().filter(|at| *at < self.len())
+            let at = usize::try_from(at).ok();
+            at.filter(|at| self.slice(row).rows.contains(at))
         };
         let Some(default) = default else {
             let indices = (0..self.len()).map(|row| there(row).map(|at| at as u32));
@@ -323,38 +355,51 @@ impl<'a> Sequence<'a> {
 
     /// Where each row's frame begins; or, of its end, where the next row would be.
     fn edges(&self, units: FrameUnits, bound: FrameBound, end: bool) -> Result<Vec<usize>> {
-        let rows = 0..self.len();
-        let at = |of: usize, by: i64, all: usize| {
+        let at = |of: usize, by: i64, within: &Range<usize>| {
             let at = (of as i64)
                 .saturating_add(by)
                 .saturating_add(i64::from(end));
-            usize::try_from(at).unwrap_or(0).min(all)
+            let at = usize::try_from(at).unwrap_or(0);
+            at.clamp(within.start, within.end)
+        };
+        let rows = 0..self.len();
+        let whole = |row: usize| {
+            let rows = &self.slice(row).rows;
+            if end { rows.end } else { rows.start }
         };
         Ok(match (units, bound) {
-            (_, FrameBound::Unbounded) => rows.map(|_| if end { self.len() } else { 0 }).collect(),
+            (_, FrameBound::Unbounded) => rows.map(whole).collect(),
             (FrameUnits::Rows, FrameBound::Offset(by)) => {
-                rows.map(|row| at(row, by, self.len())).collect()
+                rows.map(|row| at(row, by, &self.slice(row).rows)).collect()
             }
             (_, FrameBound::Offset(by)) => {
-                let groups = self.groups.len() - 1;
-                rows.map(|row| self.groups[at(self.group_of[row], by, groups)])
-                    .collect()
+                let group = |row: usize| at(self.group_of[row], by, &self.slice(row).groups);
+                rows.map(|row| self.groups[group(row)]).collect()
             }
             (_, FrameBound::Value(column)) => {
                 let Some((key, options)) = self.partitions.sort_key() else {
                     // The key is a column of the partition, and the same everywhere.
-                    return Ok(rows.map(|_| if end { self.len() } else { 0 }).collect());
+                    return Ok(rows.map(whole).collect());
                 };
                 let (keys, values) = (self.column(key)?, self.column(column)?);
                 let compare = make_comparator(&keys, &values, options).map_err(internal)?;
-                let places: Vec<usize> = (0..self.len()).collect();
                 let before = |row: usize, key: usize| match compare(key, row) {
                     Ordering::Less => true,
                     Ordering::Equal => end,
                     Ordering::Greater => false,
                 };
-                rows.map(|row| places.partition_point(|key| before(row, *key)))
-                    .collect()
+                let place = |row: usize| {
+                    let Range { mut start, mut end } = self.slice(row).rows;
+                    while start < end {
+                        let middle = start.midpoint(end);
+                        match before(row, middle) {
+                            true => start = middle + 1,
+                            false => end = middle,
+                        }
+                    }
+                    start
+                };
+                rows.map(place).collect()
             }
         })
     }

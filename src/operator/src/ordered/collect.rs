@@ -6,14 +6,15 @@
 //! **Cost.** A group of which a row has changed is computed anew at the barrier, as it was and as
 //! it is; many groups at a time, a column at a time.
 
-use super::partitions::{Partitions, Pending, record_batch};
+use super::difference::Difference;
+use super::partitions::{Partitions, Pending};
 use crate::aggregate::over_frames;
 use crate::{Barrier, Operator, Out};
 use arrow::array::{
     Array, ArrayRef, AsArray, Float64Array, ListArray, UInt32Array, make_comparator,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::compute::{SortOptions, cast, interleave, take};
+use arrow::compute::{SortOptions, cast, take};
 use arrow::datatypes::{DataType, Float64Type, SchemaRef};
 use std::ops::Range;
 use std::sync::Arc;
@@ -209,41 +210,19 @@ impl Collect {
 
     /// Sends what differs between groups as they were and as they are, side by side.
     fn send(&self, old: &Groups, new: &Groups, out: &mut dyn Out) -> Result<()> {
-        let (olds, news) = (self.evaluate(old)?, self.evaluate(new)?);
-        let compare: Vec<_> = olds
-            .iter()
-            .zip(&news)
-            .map(|(old, new)| make_comparator(old, new, SortOptions::default()).ok())
-            .collect();
-        let same = |i: usize| {
-            compare
-                .iter()
-                .all(|c| c.as_ref().is_some_and(|c| c(i, i).is_eq()))
-        };
-        let (mut rows, mut places, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        let mut difference = Difference::new(self.evaluate(old)?, self.evaluate(new)?);
         for (i, (was, is)) in old.ranges().zip(new.ranges()).enumerate() {
-            if !was.is_empty() && !is.is_empty() && same(i) {
+            if !was.is_empty() && !is.is_empty() && difference.is_same(i, i) {
                 continue;
             }
-            for (side, groups, range, weight) in [(0, old, was, -1), (1, new, is, 1)] {
-                if !range.is_empty() {
-                    rows.push(groups.rows[range.start]);
-                    places.push((side, i));
-                    weights.push(weight);
-                }
+            if !was.is_empty() {
+                difference.was(old.rows[was.start], i);
+            }
+            if !is.is_empty() {
+                difference.is(new.rows[is.start], i);
             }
         }
-        if rows.is_empty() {
-            out.look_up();
-            return Ok(());
-        }
-        let mut columns = self.partitions.gather(&self.group, &rows);
-        for (old, new) in olds.iter().zip(&news) {
-            let both: [&dyn Array; 2] = [old, new];
-            columns.push(interleave(&both, &places).map_err(internal)?);
-        }
-        let batch = record_batch(&self.output, columns, rows.len());
-        out.send(ChangeBatch::new(batch, weights))
+        difference.send(&self.partitions, &self.group, &self.output, out)
     }
 }
 

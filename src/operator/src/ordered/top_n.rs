@@ -8,6 +8,7 @@
 //! **Cost.** A row is put into its partition's order (a binary search), and at the barrier the
 //! front of each partition is walked in which something has changed before its end.
 
+use super::difference::SENT_ROWS;
 use super::partitions::{Partitions, Pending, record_batch};
 use crate::{Barrier, Operator, Out};
 use arrow::array::Int64Array;
@@ -17,9 +18,6 @@ use tidemark_changelog::ChangeBatch;
 use tidemark_common::Result;
 use tidemark_plan::{Ranking, SortKey};
 use tidemark_state::{Place, StateTable};
-
-/// Rows that are sent at a time, about.
-const SENT_ROWS: usize = 4096;
 
 /// What of each partition is wanted.
 pub struct TopNConfig<'a> {

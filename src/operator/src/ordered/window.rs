@@ -7,19 +7,18 @@
 //! that it reads; only rows whose results differ are sent.
 
 use super::calls::{Calls, Reach};
-use super::partitions::{Partitions, Pending, record_batch};
+use super::difference::Difference;
+use super::partitions::{Partitions, Pending};
 use crate::{Barrier, Operator, Out};
-use arrow::array::{Array, make_comparator};
-use arrow::compute::{SortOptions, interleave};
 use arrow::datatypes::SchemaRef;
 use std::ops::Range;
 use tidemark_changelog::ChangeBatch;
-use tidemark_common::{Error, Result};
+use tidemark_common::Result;
 use tidemark_plan::{SortKey, WindowCall};
 use tidemark_state::StateTable;
 
-/// Rows that are sent at a time, about.
-const SENT_ROWS: usize = 4096;
+/// Rows of partitions that are computed together, about.
+const ROWS: usize = 64 * 1024;
 
 /// `Op::Window`.
 pub struct Window {
@@ -50,15 +49,14 @@ impl Window {
         }
     }
 
-    /// The rows of a partition that changes reach, as they were and as they are.
-    fn reached(&self, changes: &[Pending]) -> Reached {
+    /// Adds the rows of a partition that changes reach, as they were and as they are.
+    fn reach(&self, changes: &[Pending], reached: &mut Reached) {
         let (first, last) = (changes[0], changes[changes.len() - 1]);
         let list = self.partitions.list(first.partition);
         let place = |change: Pending| self.partitions.place(change.partition, change.row);
         let is_peer = |row: &u32, of: Pending| {
             self.reach.peers && self.partitions.compare_keys(*row, of.row).is_eq()
         };
-        let mut reached = Reached::default();
         let before = || list.iter_before(place(first));
         let peers = before().take_while(|row| is_peer(row, first)).count();
         let changed = self.reach.changed_before.max(peers);
@@ -82,65 +80,52 @@ impl Window {
         for (i, row) in after().take(read).enumerate() {
             reached.push(&self.partitions, row, 0, i < changed);
         }
-        reached
+        reached.old_ends.push(reached.old.len());
+        reached.new_ends.push(reached.new.len());
     }
 
     /// Sends what differs.
-    fn send(&self, reached: Reached, out: &mut dyn Out) -> Result<()> {
-        let old = self.calls.evaluate(&self.partitions, &reached.old)?;
-        let new = self.calls.evaluate(&self.partitions, &reached.new)?;
-        let compare = old
-            .iter()
-            .zip(&new)
-            .map(|(old, new)| make_comparator(old, new, SortOptions::default()))
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(|e| Error::internal(e.to_string()))?;
-        let (mut rows, mut places, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+    fn send(&self, reached: &Reached, out: &mut dyn Out) -> Result<()> {
+        let evaluate =
+            |rows: &[u32], ends: &[usize]| self.calls.evaluate(&self.partitions, rows, ends);
+        let olds = evaluate(&reached.old, &reached.old_ends)?;
+        let news = evaluate(&reached.new, &reached.new_ends)?;
+        let mut difference = Difference::new(olds, news);
         for entry in &reached.entries {
-            let pairs = entry.old.clone().zip(entry.new.clone());
-            let same = |(o, n)| compare.iter().all(|c| c(o, n).is_eq());
-            let same: Vec<bool> = pairs.map(same).collect();
-            let differs = |i: &usize| !same.get(*i).is_some_and(|same| *same);
-            for i in (0..entry.old.len()).filter(differs) {
-                rows.push(reached.old[entry.old.start + i]);
-                places.push((0, entry.old.start + i));
-                weights.push(-1);
+            let (old, new) = (entry.old.clone(), entry.new.clone());
+            let pairs = old.clone().zip(new.clone());
+            let same: Vec<bool> = pairs.map(|(o, n)| difference.is_same(o, n)).collect();
+            let differs = |i: usize| !same.get(i).is_some_and(|same| *same);
+            for (_, at) in old.enumerate().filter(|(i, _)| differs(*i)) {
+                difference.was(entry.row, at);
             }
-            for i in (0..entry.new.len()).filter(differs) {
-                rows.push(reached.new[entry.new.start + i]);
-                places.push((1, entry.new.start + i));
-                weights.push(1);
+            for (_, at) in new.enumerate().filter(|(i, _)| differs(*i)) {
+                difference.is(entry.row, at);
             }
         }
         let all: Vec<usize> = (0..self.width).collect();
-        for start in (0..rows.len()).step_by(SENT_ROWS) {
-            let range = start..rows.len().min(start + SENT_ROWS);
-            let mut columns = self.partitions.gather(&all, &rows[range.clone()]);
-            for (old, new) in old.iter().zip(&new) {
-                let both: [&dyn Array; 2] = [old, new];
-                let column = interleave(&both, &places[range.clone()]);
-                columns.push(column.map_err(|e| Error::internal(e.to_string()))?);
-            }
-            let batch = record_batch(&self.output, columns, range.len());
-            out.send(ChangeBatch::new(batch, weights[range].to_vec()))?;
-        }
-        Ok(())
+        difference.send(&self.partitions, &all, &self.output, out)
     }
 }
 
-/// Rows of a partition that changes reach, one after the other.
+/// Rows that changes reach, partition by partition, in their order.
 #[derive(Default)]
 struct Reached {
     /// As they were.
     old: Vec<u32>,
+    /// Where those of each partition end.
+    old_ends: Vec<usize>,
     /// As they are.
     new: Vec<u32>,
+    /// Where those of each partition end.
+    new_ends: Vec<usize>,
     /// Those whose results may differ.
     entries: Vec<Entry>,
 }
 
 /// The copies of one row.
 struct Entry {
+    row: u32,
     /// Among the old rows.
     old: Range<usize>,
     /// Among the new ones.
@@ -156,6 +141,7 @@ impl Reached {
             start..rows.len()
         };
         let entry = Entry {
+            row,
             old: add(&mut self.old, was),
             new: add(&mut self.new, was + change),
         };
@@ -173,15 +159,19 @@ impl Operator for Window {
 
     fn on_barrier(&mut self, _barrier: &Barrier, out: &mut dyn Out) -> Result<()> {
         let pending = self.partitions.take_pending();
-        let mut left = Vec::new();
+        let (mut reached, mut left) = (Reached::default(), Vec::new());
         for changes in pending.chunk_by(|a, b| a.partition == b.partition) {
             if changes.iter().any(|c| c.weight != 0) {
-                let reached = self.reached(changes);
-                self.send(reached, out)?;
+                self.reach(changes, &mut reached);
             }
             self.partitions.apply(changes, &mut left);
-            self.partitions.free(&mut left);
+            if reached.old.len() + reached.new.len() >= ROWS {
+                self.send(&std::mem::take(&mut reached), out)?;
+                self.partitions.free(&mut left);
+            }
         }
+        self.send(&reached, out)?;
+        self.partitions.free(&mut left);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ordered::history::{History, Row, schema, text};
+use crate::ordered::partitions::record_batch;
 use arrow::datatypes::{Field, Schema};
 use tidemark_common::random::Random;
 use tidemark_plan::SortKey;
