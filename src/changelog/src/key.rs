@@ -18,6 +18,59 @@ pub fn encode_columns(columns: &[ArrayRef], rows: &mut [Vec<u8>]) {
     }
 }
 
+/// Appends to `rows[i]` what tells values apart that [`encode_columns`] takes for one: blanks at
+/// the end of texts of `char(n)`, and what lists and rows of columns are made of. Nothing for other
+/// types.
+pub fn encode_differences(columns: &[ArrayRef], rows: &mut [Vec<u8>]) {
+    for column in columns {
+        match column.data_type() {
+            DataType::LargeUtf8 | DataType::List(_) | DataType::Struct(_) => exact(column, rows),
+            _ => {}
+        }
+    }
+}
+
+/// Appends bytes that are equal only for equal values; each ends where it says itself.
+fn exact(column: &ArrayRef, rows: &mut [Vec<u8>]) {
+    match column.data_type() {
+        DataType::LargeUtf8 => {
+            for (row, value) in rows.iter_mut().zip(column.as_string::<i64>()) {
+                // One more than the length, and 0 for NULL.
+                let length = value.map_or(0, |v| v.len() as u64 + 1);
+                row.extend_from_slice(&length.to_be_bytes());
+                row.extend_from_slice(value.unwrap_or_default().as_bytes());
+            }
+        }
+        DataType::List(_) => {
+            let lists = column.as_list::<i32>();
+            let mut elements = vec![Vec::new(); lists.values().len()];
+            exact(lists.values(), &mut elements);
+            for (i, row) in rows.iter_mut().enumerate() {
+                let (start, end) = (lists.value_offsets()[i], lists.value_offsets()[i + 1]);
+                let length = if lists.is_valid(i) {
+                    (end - start) as u64 + 1
+                } else {
+                    0
+                };
+                row.extend_from_slice(&length.to_be_bytes());
+                if lists.is_valid(i) {
+                    let elements = &elements[start as usize..end as usize];
+                    elements.iter().for_each(|e| row.extend_from_slice(e));
+                }
+            }
+        }
+        DataType::Struct(_) => {
+            let fields = column.as_struct();
+            let valid = |i: usize| u8::from(fields.is_valid(i));
+            rows.iter_mut()
+                .enumerate()
+                .for_each(|(i, row)| row.push(valid(i)));
+            fields.columns().iter().for_each(|field| exact(field, rows));
+        }
+        _ => encode(column.as_ref(), rows),
+    }
+}
+
 fn encode(column: &dyn Array, rows: &mut [Vec<u8>]) {
     fn each<'a, T>(
         rows: &mut [Vec<u8>],
@@ -171,6 +224,42 @@ mod tests {
             let rows = encoded(column);
             assert!(rows.windows(2).all(|w| w[0] < w[1]), "{rows:?}");
         }
+    }
+
+    #[test]
+    fn differences_tell_apart_what_one_key_stands_for() {
+        let lists = |rows: &[&[Option<&str>]]| -> ArrayRef {
+            let mut lists = ListBuilder::new(StringBuilder::new());
+            rows.iter()
+                .for_each(|row| lists.append_value(row.iter().copied()));
+            lists.append_null();
+            Arc::new(lists.finish())
+        };
+        let columns: [ArrayRef; 2] = [
+            lists(&[
+                &[],
+                &[None],
+                &[Some("a, b")],
+                &[Some("a"), Some("b")],
+                &[Some("")],
+            ]),
+            Arc::new(LargeStringArray::from(vec![
+                Some("x"),
+                Some("x  "),
+                Some(""),
+                None,
+            ])),
+        ];
+        for column in columns {
+            let mut rows = encoded(column.clone());
+            encode_differences(&[column], &mut rows);
+            for (i, row) in rows.iter().enumerate() {
+                assert!(!rows[..i].contains(row), "{i}: {rows:?}");
+            }
+        }
+        let mut rows = vec![vec![7]];
+        encode_differences(&[Arc::new(Int64Array::from(vec![1]))], &mut rows);
+        assert_eq!(rows, [[7]]);
     }
 
     #[test]

@@ -1,11 +1,8 @@
 //! What window functions are of rows in their order.
 
-use super::partitions::Partitions;
+use super::partitions::{Partitions, internal};
 use crate::aggregate::over_frames;
-use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt32Array, make_comparator,
-};
-use arrow::buffer::BooleanBuffer;
+use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, UInt32Array, make_comparator};
 use arrow::compute::{cast, interleave, take};
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -160,10 +157,6 @@ impl Calls {
     }
 }
 
-fn internal(error: arrow::error::ArrowError) -> Error {
-    Error::internal(error.to_string())
-}
-
 impl<'a> Sequence<'a> {
     fn new(partitions: &'a Partitions, rows: &'a [u32], ends: &[usize]) -> Sequence<'a> {
         let (mut groups, mut group_of) = (Vec::new(), Vec::with_capacity(rows.len()));
@@ -201,10 +194,7 @@ impl<'a> Sequence<'a> {
     }
 
     fn column(&self, column: usize) -> Result<ArrayRef> {
-        let mut columns = self.partitions.gather(&[column], self.rows);
-        columns
-            .pop()
-            .ok_or_else(|| Error::internal("a column is missing"))
+        self.partitions.column(column, self.rows)
     }
 
     /// The rows of a row's partition.
@@ -315,14 +305,8 @@ impl<'a> Sequence<'a> {
 
     fn aggregate(&self, call: &WindowCall, function: AggregateFunction) -> Result<ArrayRef> {
         let values = call.args.first().map(|c| self.column(*c)).transpose()?;
-        let filter = call.filter.map(|c| self.column(c)).transpose()?;
-        let filter: Option<BooleanBuffer> = filter.map(|f| {
-            let filter = f.as_boolean();
-            match filter.nulls() {
-                Some(nulls) => filter.values() & nulls.inner(),
-                None => filter.values().clone(),
-            }
-        });
+        let filter = call.filter.map(|c| self.partitions.passing(c, self.rows));
+        let filter = filter.transpose()?;
         let mut frames: Vec<Range<usize>> = Vec::new();
         let mut frame_of = Vec::with_capacity(self.len());
         for frame in self.frames(call.frame)? {

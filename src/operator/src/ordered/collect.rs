@@ -7,14 +7,12 @@
 //! it is; many groups at a time, a column at a time.
 
 use super::difference::Difference;
-use super::partitions::{Partitions, Pending};
+use super::partitions::{Partitions, Pending, internal};
 use crate::aggregate::over_frames;
 use crate::{Barrier, Operator, Out};
-use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, ListArray, UInt32Array, make_comparator,
-};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, ListArray, UInt32Array};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::compute::{SortOptions, cast, take};
+use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Float64Type, SchemaRef};
 use std::ops::Range;
 use std::sync::Arc;
@@ -95,24 +93,21 @@ impl Collect {
         } = &call.call;
         let mut counts = vec![true; rows.len()];
         if let Some(filter) = filter {
-            let filter = self.column(*filter, &rows)?;
-            let filter = filter.as_boolean();
-            let passes = |i: usize| filter.is_valid(i) && filter.value(i);
-            (0..rows.len()).for_each(|i| counts[i] &= passes(i));
+            let passing = self.partitions.passing(*filter, &rows)?;
+            (0..rows.len()).for_each(|i| counts[i] &= passing.value(i));
         }
         let skips_null = !matches!(
             function,
             CollectFunction::Array | CollectFunction::First | CollectFunction::Last
         );
         if let (true, Some(arg)) = (skips_null, arg) {
-            let nulls = self.column(*arg, &rows)?.logical_nulls();
+            let nulls = self.partitions.column(*arg, &rows)?.logical_nulls();
             let valid = |i: usize| nulls.as_ref().is_none_or(|n| n.is_valid(i));
             (0..rows.len()).for_each(|i| counts[i] &= valid(i));
         }
         let mut selected = groups.with(&rows, &counts);
         if let (true, Some(arg)) = (*distinct, arg) {
-            let values = self.column(*arg, &selected.rows)?;
-            let first = firsts(&values, &selected)?;
+            let first = self.firsts(*arg, &selected);
             selected = selected.with(&selected.rows, &first);
         }
         Ok(selected)
@@ -130,7 +125,7 @@ impl Collect {
             return self.aggregate(*function, *arg, output, &selected);
         }
         let arg = arg.ok_or_else(|| Error::internal("a call without argument"))?;
-        let values = self.column(arg, &selected.rows)?;
+        let values = self.partitions.column(arg, &selected.rows)?;
         let pick = |at: &dyn Fn(Range<usize>) -> usize| {
             let at = |range: Range<usize>| (!range.is_empty()).then(|| at(range) as u32);
             let picked = UInt32Array::from_iter(selected.ranges().map(at));
@@ -147,7 +142,7 @@ impl Collect {
                 })
             }
             CollectFunction::Mode => {
-                let first = firsts(&values, &selected)?;
+                let first = self.firsts(arg, &selected);
                 pick(&|range| most(&first, range))
             }
             CollectFunction::PercentileCont(bits) => {
@@ -188,7 +183,7 @@ impl Collect {
         selected: &Groups,
     ) -> Result<ArrayRef> {
         let values = arg
-            .map(|arg| self.column(arg, &selected.rows))
+            .map(|arg| self.partitions.column(arg, &selected.rows))
             .transpose()?;
         let call = AggregateCall {
             function,
@@ -201,11 +196,16 @@ impl Collect {
         over_frames(&call, values.as_ref(), None, selected.rows.len(), &frames)
     }
 
-    fn column(&self, column: usize, rows: &[u32]) -> Result<ArrayRef> {
-        let mut columns = self.partitions.gather(&[column], rows);
-        columns
-            .pop()
-            .ok_or_else(|| Error::internal("a column is missing"))
+    /// Which rows have another value than the one before in their group.
+    fn firsts(&self, column: usize, groups: &Groups) -> Vec<bool> {
+        let mut first = vec![true; groups.rows.len()];
+        for range in groups.ranges() {
+            for i in range.skip(1) {
+                let (before, row) = (groups.rows[i - 1], groups.rows[i]);
+                first[i] = !self.partitions.have_same(column, before, row);
+            }
+        }
+        first
     }
 
     /// Sends what differs between groups as they were and as they are, side by side.
@@ -224,22 +224,6 @@ impl Collect {
         }
         difference.send(&self.partitions, &self.group, &self.output, out)
     }
-}
-
-fn internal(error: arrow::error::ArrowError) -> Error {
-    Error::internal(error.to_string())
-}
-
-/// Which rows have another value than the one before in their group.
-fn firsts(values: &ArrayRef, groups: &Groups) -> Result<Vec<bool>> {
-    let compare = make_comparator(values, values, SortOptions::default()).map_err(internal)?;
-    let mut first = vec![true; groups.rows.len()];
-    for range in groups.ranges() {
-        for i in range.skip(1) {
-            first[i] = compare(i - 1, i).is_ne();
-        }
-    }
-    Ok(first)
 }
 
 /// Where the first of the longest stretches of equal values begins.

@@ -1,12 +1,12 @@
 //! Results of rows as they were and as they are, and what is sent where they differ.
 
-use super::partitions::{Partitions, record_batch};
+use super::partitions::{Partitions, internal, record_batch};
 use crate::Out;
 use arrow::array::{Array, ArrayRef, DynComparator, make_comparator};
 use arrow::compute::{SortOptions, interleave};
 use arrow::datatypes::SchemaRef;
 use tidemark_changelog::ChangeBatch;
-use tidemark_common::{Error, Result};
+use tidemark_common::Result;
 
 /// Rows that are sent at a time, about.
 pub(super) const SENT_ROWS: usize = 4096;
@@ -73,7 +73,7 @@ impl Difference {
             for (old, new) in self.olds.iter().zip(&self.news) {
                 let both: [&dyn Array; 2] = [old, new];
                 let results = interleave(&both, &self.places[range.clone()]);
-                all.push(results.map_err(|e| Error::internal(e.to_string()))?);
+                all.push(results.map_err(internal)?);
             }
             let batch = record_batch(output, all, range.len());
             out.send(ChangeBatch::new(batch, self.weights[range].to_vec()))?;

@@ -7,12 +7,14 @@
 //! if a checkpoint knows of it, its values stay until the next seal has told of its end.
 
 use crate::values::nullable;
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use std::cmp::Ordering;
 use std::sync::Arc;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
+use tidemark_common::{Error, Result};
 use tidemark_plan::SortKey;
 use tidemark_state::chunked::{Chunked, Slots};
 use tidemark_state::table::PIECE_ROWS;
@@ -61,6 +63,9 @@ pub(super) struct Partitions {
     rows: SlotColumns,
     /// As of the last barrier.
     weights: Chunked<i64>,
+    /// The number of each row in checkpoints.
+    seqs: Chunked<i64>,
+    next_seq: i64,
     partition_of: Chunked<u32>,
     flags: Chunked<u8>,
     pending: Vec<Pending>,
@@ -105,12 +110,14 @@ impl Partitions {
             types.collect()
         };
         let fields = input.fields().iter().map(|f| f.as_ref().clone());
-        let weight = Field::new("_weight", DataType::Int64, false);
+        let number = |name| Field::new(name, DataType::Int64, false);
+        let fields = [number("_seq")].into_iter().chain(fields);
+        let fields = fields.chain([number("_weight")]);
         let spec = TableSpec {
             table,
-            form: TableForm::Multiset,
-            schema: Arc::new(Schema::new(fields.chain([weight]).collect::<Vec<_>>())),
-            key_columns: input.fields().len(),
+            form: TableForm::Keyed,
+            schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+            key_columns: 1,
         };
         Partitions {
             index: KeyIndex::new(&types(&partition_columns)),
@@ -125,6 +132,8 @@ impl Partitions {
             listed: 0,
             slots: Slots::default(),
             weights: Chunked::new(),
+            seqs: Chunked::new(),
+            next_seq: 0,
             partition_of: Chunked::new(),
             flags: Chunked::new(),
             pending: Vec::new(),
@@ -190,6 +199,38 @@ impl Partitions {
         found.unwrap_or_else(|place| place)
     }
 
+    /// Whether two rows of one partition have the same value in a column of the input.
+    pub fn have_same(&self, column: usize, a: u32, b: u32) -> bool {
+        match self.kept[column] {
+            Kept::Partition(_) => true,
+            Kept::Row(column) => {
+                let by = SortBy {
+                    column,
+                    descending: false,
+                    nulls_first: false,
+                };
+                self.rows.order(&[by], a, b).is_eq()
+            }
+        }
+    }
+
+    /// A column of the input of these rows.
+    pub fn column(&self, column: usize, rows: &[u32]) -> Result<ArrayRef> {
+        let mut columns = self.gather(&[column], rows);
+        let column = columns.pop();
+        column.ok_or_else(|| Error::internal("a column is missing"))
+    }
+
+    /// For which of these rows a boolean column of the input is true.
+    pub fn passing(&self, filter: usize, rows: &[u32]) -> Result<BooleanBuffer> {
+        let filter = self.column(filter, rows)?;
+        let filter = filter.as_boolean();
+        Ok(match filter.nulls() {
+            Some(nulls) => filter.values() & nulls.inner(),
+            None => filter.values().clone(),
+        })
+    }
+
     /// Columns of the input of these rows, one partition each.
     pub fn gather(&self, columns: &[usize], rows: &[u32]) -> Vec<ArrayRef> {
         let partitions: Vec<u32> = rows.iter().map(|r| self.partition_of.get(*r)).collect();
@@ -202,6 +243,9 @@ impl Partitions {
 
     /// Takes changes in; they count from the next barrier on.
     pub fn add(&mut self, batch: &ChangeBatch) {
+        if self.bound == Some(0) {
+            return;
+        }
         let columns = |columns: &[usize]| -> Vec<ArrayRef> {
             columns.iter().map(|c| batch.column(*c).clone()).collect()
         };
@@ -238,6 +282,7 @@ impl Partitions {
         let capacity = self.slots.capacity();
         self.rows.grow(capacity);
         self.weights.grow(capacity);
+        self.seqs.grow(capacity);
         self.partition_of.grow(capacity);
         self.flags.grow(capacity);
         let mut rows: Vec<u32> = (0..partitions.len() as u32).collect();
@@ -255,10 +300,9 @@ impl Partitions {
         };
         self.rows.write_columns(&keys, &of(&keys), &rows, &ids);
         let matters = |row: u32, id: u32| {
-            let last = match bound {
-                0 => return false,
-                bound => self.list(partitions[row as usize]).get(bound - 1),
-            };
+            let last = self
+                .list(partitions[row as usize])
+                .get(bound.saturating_sub(1));
             last.is_none_or(|last| self.compare_keys(id, last) != Ordering::Greater)
         };
         let matter: Vec<bool> = rows
@@ -295,6 +339,8 @@ impl Partitions {
                 self.partition_of.set(id, partition);
                 self.weights.set(id, 0);
                 self.flags.set(id, 0);
+                self.seqs.set(id, self.next_seq);
+                self.next_seq += 1;
                 id
             }
         }
@@ -398,26 +444,25 @@ impl Partitions {
                 false => vnode_of_hash(self.index.hash(partition)) as u16,
             }
         };
-        let weights = present.iter().map(|r| self.weights.get(*r));
-        let mut columns = self.gather(&all, present);
-        columns.push(Arc::new(Int64Array::from_iter_values(weights)));
-        let keys = self.spec.schema.fields()[..self.spec.key_columns].to_vec();
+        let numbers = |of: &Chunked<i64>, rows: &[u32]| -> ArrayRef {
+            Arc::new(Int64Array::from_iter_values(
+                rows.iter().map(|r| of.get(*r)),
+            ))
+        };
+        let mut columns = vec![numbers(&self.seqs, present)];
+        columns.extend(self.gather(&all, present));
+        columns.push(numbers(&self.weights, present));
+        let key = self.spec.schema.field(0).clone();
         Some(TableDelta {
             upserts: record_batch(&self.spec.schema, columns, present.len()),
             upsert_vnodes: present.iter().map(vnode).collect(),
             deletes: record_batch(
-                &Arc::new(Schema::new(keys)),
-                self.gather(&all, gone),
+                &Arc::new(Schema::new(vec![key])),
+                vec![numbers(&self.seqs, gone)],
                 gone.len(),
             ),
             delete_vnodes: gone.iter().map(vnode).collect(),
         })
-    }
-
-    /// Whether there is a row that is equal to one that has gone.
-    fn is_back(&self, gone: u32) -> bool {
-        let list = self.list(self.partition_of.get(gone));
-        list.find(|other| self.compare(other, gone)).is_ok()
     }
 
     /// No checkpoint will ask for changes.
@@ -459,8 +504,7 @@ impl StateTable for Partitions {
         }
         let gone = std::mem::take(&mut self.gone);
         for some in gone.chunks(PIECE_ROWS) {
-            let ended: Vec<u32> = some.iter().copied().filter(|r| !self.is_back(*r)).collect();
-            each(self.delta(&[], &ended));
+            each(self.delta(&[], some));
             some.iter().for_each(|row| self.give_back(*row));
         }
         self.forget_emptied();
@@ -468,24 +512,24 @@ impl StateTable for Partitions {
 
     fn restore(&mut self, rows: &RecordBatch) {
         let columns = |columns: &[usize]| -> Vec<ArrayRef> {
-            columns.iter().map(|c| rows.column(*c).clone()).collect()
+            let columns = columns.iter().map(|c| rows.column(1 + c).clone());
+            columns.collect()
         };
         let partitions = self.intern(&columns(&self.partition_columns), rows.num_rows());
         let arrays = columns(&self.row_columns);
-        let weights = rows.column(self.kept.len()).as_primitive::<Int64Type>();
+        let seqs = rows.column(0).as_primitive::<Int64Type>();
+        let weights = rows.column(1 + self.kept.len()).as_primitive::<Int64Type>();
         let bound = self.bound.take();
         let (_, ids) = self.written(&arrays, &partitions);
         self.bound = bound;
         for (i, id) in ids.into_iter().enumerate() {
-            if self.inserted(partitions[i], id) == id {
-                self.weights.set(id, weights.value(i));
-                self.flags.set(id, PERSISTED);
-            }
+            let next_seq = self.next_seq.max(seqs.value(i) + 1);
+            let row = self.inserted(partitions[i], id);
+            self.next_seq = next_seq;
+            self.seqs.set(row, seqs.value(i));
+            self.weights.set(row, weights.value(i));
+            self.flags.set(row, PERSISTED);
         }
-    }
-
-    fn keeps_newest(&self) -> bool {
-        true
     }
 
     fn memory_bytes(&self) -> usize {
@@ -496,6 +540,7 @@ impl StateTable for Partitions {
             + self.slots.memory_bytes()
             + self.rows.memory_bytes()
             + self.weights.memory_bytes()
+            + self.seqs.memory_bytes()
             + self.partition_of.memory_bytes()
             + self.flags.memory_bytes()
             + self.pending.capacity() * size_of::<Pending>()
@@ -529,6 +574,11 @@ fn order_of(kept: &[Kept], row_columns: usize, keys: &[SortKey]) -> (Vec<SortBy>
         }
     }
     (by, sort_keys)
+}
+
+/// An error of Arrow's, which cannot be.
+pub(super) fn internal(error: arrow::error::ArrowError) -> Error {
+    Error::internal(error.to_string())
 }
 
 /// A batch that may have no columns.

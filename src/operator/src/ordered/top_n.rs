@@ -124,7 +124,13 @@ impl Operator for TopN {
     fn on_barrier(&mut self, _barrier: &Barrier, out: &mut dyn Out) -> Result<()> {
         let pending = self.partitions.take_pending();
         let (mut left, mut found) = (Vec::new(), Found::default());
+        let mut seen = 0;
         for changes in pending.chunk_by(|a, b| a.partition == b.partition) {
+            seen += changes.len();
+            if seen >= SENT_ROWS {
+                seen = 0;
+                out.look_up();
+            }
             self.wanted
                 .walk(&self.partitions, changes, &mut |row, number, weight| {
                     found.push(row, number, weight, self.numbered)
@@ -251,9 +257,6 @@ impl Found {
             numbers,
             weights,
         } = std::mem::take(self);
-        if rows.is_empty() {
-            out.look_up();
-        }
         let width = output.fields().len() - usize::from(numbered);
         let all: Vec<usize> = (0..width).collect();
         for start in (0..rows.len()).step_by(SENT_ROWS) {

@@ -5,9 +5,9 @@ use crate::lower::columns::Columns;
 use crate::lower::stream::has_record;
 use crate::lower::window::{ranking, window_function};
 use crate::lower::{Builder, Stream, schema_of, to_expr};
-use arrow_schema::{DataType, Field, Schema};
+use arrow_schema::{DataType, Field, FieldRef, Schema};
 use datafusion_common::{DFSchema, ScalarValue};
-use datafusion_expr::logical_plan::{DistinctOn, Filter, Limit, Sort};
+use datafusion_expr::logical_plan::{Distinct, DistinctOn, Filter, Limit, Sort};
 use datafusion_expr::utils::{conjunction, split_conjunction};
 use datafusion_expr::{BinaryExpr, Expr as Df, LogicalPlan, Operator, expr::Sort as SortExpr};
 use std::sync::Arc;
@@ -20,6 +20,26 @@ struct First {
     skip: u64,
     take: Option<u64>,
     numbered: bool,
+}
+
+/// Rows and the order that they come in; its columns are among those behind the query's own, if
+/// they are not of these.
+struct Ordered {
+    stream: Stream,
+    order: Vec<SortKey>,
+}
+
+/// Has a projection hand on the columns of an order, behind its own if they are not of these.
+fn carry(order: &mut [SortKey], below: &Schema, exprs: &mut Vec<Expr>, fields: &mut Vec<FieldRef>) {
+    for key in order {
+        let column = Expr::Column(key.column);
+        let place = exprs.iter().position(|e| *e == column);
+        if place.is_none() {
+            fields.push(below.fields()[key.column].clone());
+            exprs.push(column);
+        }
+        key.column = place.unwrap_or(exprs.len() - 1);
+    }
 }
 
 /// The columns of a partition; constants part nothing.
@@ -76,21 +96,46 @@ impl Builder {
             take,
             numbered: false,
         };
-        self.limited(&limit.input, first)
+        let Ordered { stream, order } = self.ordered(&limit.input)?;
+        let width = limit.input.schema().fields().len();
+        let stream = self.first(stream, Vec::new(), order, first);
+        if width == 0 {
+            return Ok(stream);
+        }
+        let kept: Vec<usize> = (0..width).collect();
+        Ok(stream
+            .pick(&kept)
+            .with_schema(schema_of(limit.input.schema())))
     }
 
-    /// The first rows of a query: what a projection is of them, where it stands on the order.
-    fn limited(&mut self, plan: &LogicalPlan, first: First) -> Result<Stream> {
+    /// A query with the order that it, or what it stands on, has by ORDER BY.
+    fn ordered(&mut self, plan: &LogicalPlan) -> Result<Ordered> {
         let output = || schema_of(plan.schema());
         match plan {
             LogicalPlan::Projection(projection) => {
-                let input = self.limited(&projection.input, first)?;
+                let Ordered { stream, mut order } = self.ordered(&projection.input)?;
                 let schema = projection.input.schema();
                 let exprs = projection.expr.iter().map(|e| to_expr(e, schema));
-                Ok(input.project(exprs.collect::<Result<_>>()?, output()))
+                let mut exprs = exprs.collect::<Result<Vec<_>>>()?;
+                let mut fields = output().fields().to_vec();
+                carry(&mut order, &stream.node.schema, &mut exprs, &mut fields);
+                let stream = stream.project(exprs, Arc::new(Schema::new(fields)));
+                Ok(Ordered { stream, order })
             }
             LogicalPlan::SubqueryAlias(alias) => {
-                Ok(self.limited(&alias.input, first)?.with_schema(output()))
+                let Ordered { stream, order } = self.ordered(&alias.input)?;
+                let stream = stream.with_schema(output());
+                Ok(Ordered { stream, order })
+            }
+            LogicalPlan::Filter(filter) => {
+                if let Some(stream) = self.numbered(filter)? {
+                    let order = Vec::new();
+                    return Ok(Ordered { stream, order });
+                }
+                let Ordered { stream, order } = self.ordered(&filter.input)?;
+                let predicate = to_expr(&filter.predicate, filter.input.schema())?;
+                let stream = stream.filter(predicate);
+                Ok(Ordered { stream, order })
             }
             LogicalPlan::Sort(Sort {
                 expr,
@@ -98,36 +143,46 @@ impl Builder {
                 fetch: None,
             }) => {
                 let stream = self.lower(input)?;
-                let width = stream.width();
                 let mut columns = Columns::all(input.schema(), &stream);
                 let order = sort_keys(expr, &mut columns)?;
-                let stream = self.first(columns.project(stream), Vec::new(), order, first);
-                let kept: Vec<usize> = (0..width).collect();
-                Ok(stream.pick(&kept).with_schema(output()))
+                let stream = columns.project(stream);
+                Ok(Ordered { stream, order })
             }
-            other => {
-                let stream = self.lower(other)?;
-                Ok(self.first(stream, Vec::new(), Vec::new(), first))
-            }
+            LogicalPlan::Distinct(Distinct::On(on)) => self.first_of_each(on),
+            other => Ok(Ordered {
+                stream: self.lower(other)?,
+                order: Vec::new(),
+            }),
         }
     }
 
-    /// `DISTINCT ON`: the first row of each partition.
+    /// `DISTINCT ON`.
     pub(super) fn distinct_on(&mut self, on: &DistinctOn) -> Result<Stream> {
+        let kept: Vec<usize> = (0..on.schema.fields().len()).collect();
+        let stream = self.first_of_each(on)?.stream;
+        Ok(stream.pick(&kept).with_schema(schema_of(&on.schema)))
+    }
+
+    /// The first row of each partition, and what is selected of it; then what it is ordered by.
+    fn first_of_each(&mut self, on: &DistinctOn) -> Result<Ordered> {
         let input = self.lower(&on.input)?;
         let mut columns = Columns::new(on.input.schema());
         let partition = partition_of(&on.on_expr, &mut columns)?;
-        let order = sort_keys(on.sort_expr.as_deref().unwrap_or_default(), &mut columns)?;
+        let mut order = sort_keys(on.sort_expr.as_deref().unwrap_or_default(), &mut columns)?;
         let picks = on.select_expr.iter().map(|e| columns.add(e));
-        let picks: Vec<Expr> = picks.map(|c| c.map(Expr::Column)).collect::<Result<_>>()?;
+        let picks = picks.map(|c| c.map(Expr::Column));
+        let mut picks = picks.collect::<Result<Vec<_>>>()?;
         let first = First {
             ranking: Ranking::RowNumber,
             skip: 0,
             take: Some(1),
             numbered: false,
         };
-        let stream = self.first(columns.project(input), partition, order, first);
-        Ok(stream.project(picks, schema_of(&on.schema)))
+        let stream = self.first(columns.project(input), partition, order.clone(), first);
+        let mut fields = schema_of(&on.schema).fields().to_vec();
+        carry(&mut order, &stream.node.schema, &mut picks, &mut fields);
+        let stream = stream.project(picks, Arc::new(Schema::new(fields)));
+        Ok(Ordered { stream, order })
     }
 
     /// Rows with numbers up to a constant, if this is such a filter: nothing need be kept of an
@@ -282,7 +337,7 @@ fn rows(expr: Option<&Df>, clause: &str, state: &'static str) -> Result<Option<u
 }
 
 /// An integer, computed of such.
-fn constant(expr: &Df) -> Option<i64> {
+pub(super) fn constant(expr: &Df) -> Option<i64> {
     match strip(expr) {
         Df::Negative(inner) => constant(inner)?.checked_neg(),
         Df::BinaryExpr(BinaryExpr { left, op, right }) => {

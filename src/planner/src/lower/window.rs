@@ -3,7 +3,7 @@
 
 use crate::lower::aggregate::call;
 use crate::lower::columns::Columns;
-use crate::lower::top_n::{partition_of, sort_keys};
+use crate::lower::top_n::{constant as constant_integer, partition_of, sort_keys};
 use crate::lower::{Builder, Stream, schema_of, to_expr};
 use arrow_schema::{DataType, Field, Schema};
 use datafusion_common::ScalarValue;
@@ -142,7 +142,7 @@ fn window_call(
     let frame = frame(params, columns)?;
     let constant = |at: usize, otherwise: i64| match params.args.get(at) {
         None => Ok(otherwise),
-        Some(expr) => integer(expr)
+        Some(expr) => constant_integer(expr)
             .ok_or_else(|| refused("with an argument that varies where it must be constant")),
     };
     let kind = match name {
@@ -215,17 +215,6 @@ fn aggregate(
             false => e,
         }
     })
-}
-
-/// A constant that counts.
-fn integer(expr: &Df) -> Option<i64> {
-    match expr {
-        Df::Alias(alias) => integer(&alias.expr),
-        Df::Literal(value, _) => count(value),
-        Df::Cast(cast) => integer(&cast.expr),
-        Df::Negative(inner) => integer(inner)?.checked_neg(),
-        _ => None,
-    }
 }
 
 fn count(value: &ScalarValue) -> Option<i64> {

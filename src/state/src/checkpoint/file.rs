@@ -22,7 +22,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::cmp::Ordering;
 use std::sync::Arc;
-use tidemark_changelog::key::encode_columns;
+use tidemark_changelog::key::{encode_columns, encode_differences};
 use tidemark_common::{Error, Result, VNODES};
 
 /// Rows of a row group at most.
@@ -203,8 +203,8 @@ fn sorted_order(vnodes: &[u16], keys: &OrderedKeys) -> Vec<u32> {
     order
 }
 
-/// The keys of some rows in a form that compares like the ordered key encoding: its first 16 bytes
-/// as a number, then the rest.
+/// The keys of some rows in a form that compares like the ordered key encoding, and behind it by
+/// what that does not tell apart: the first 16 bytes as a number, then the rest.
 pub(super) struct OrderedKeys {
     /// First 16 bytes, padded with zeros. The encoding is free of prefixes, so the padding decides
     /// nothing.
@@ -242,6 +242,7 @@ impl OrderedKeys {
                 .map(|c| c.slice(start, chunk.len()))
                 .collect();
             encode_columns(&slices, chunk);
+            encode_differences(&slices, chunk);
             for key in chunk.iter() {
                 let mut first = [0u8; 16];
                 let len = key.len().min(16);
