@@ -85,11 +85,18 @@ pub(super) fn sort_keys(exprs: &[SortExpr], columns: &mut Columns<'_>) -> Result
 impl Builder {
     /// `LIMIT` and `OFFSET`, by the ORDER BY below.
     pub(super) fn limit(&mut self, limit: &Limit) -> Result<Stream> {
+        let schema = limit.input.schema();
+        let kept: Vec<usize> = (0..schema.fields().len()).collect();
+        let stream = self.limited(limit)?.stream;
+        if kept.is_empty() {
+            return Ok(stream);
+        }
+        Ok(stream.pick(&kept).with_schema(schema_of(schema)))
+    }
+
+    fn limited(&mut self, limit: &Limit) -> Result<Ordered> {
         let skip = rows(limit.skip.as_deref(), "OFFSET", "2201X")?.unwrap_or(0);
         let take = rows(limit.fetch.as_deref(), "LIMIT", "2201W")?;
-        if skip == 0 && take.is_none() {
-            return self.lower(&limit.input);
-        }
         let first = First {
             ranking: Ranking::RowNumber,
             skip,
@@ -97,15 +104,11 @@ impl Builder {
             numbered: false,
         };
         let Ordered { stream, order } = self.ordered(&limit.input)?;
-        let width = limit.input.schema().fields().len();
-        let stream = self.first(stream, Vec::new(), order, first);
-        if width == 0 {
-            return Ok(stream);
+        if skip == 0 && take.is_none() {
+            return Ok(Ordered { stream, order });
         }
-        let kept: Vec<usize> = (0..width).collect();
-        Ok(stream
-            .pick(&kept)
-            .with_schema(schema_of(limit.input.schema())))
+        let stream = self.first(stream, Vec::new(), order.clone(), first);
+        Ok(Ordered { stream, order })
     }
 
     /// A query with the order that it, or what it stands on, has by ORDER BY.
@@ -148,6 +151,7 @@ impl Builder {
                 let stream = columns.project(stream);
                 Ok(Ordered { stream, order })
             }
+            LogicalPlan::Limit(limit) => self.limited(limit),
             LogicalPlan::Distinct(Distinct::On(on)) => self.first_of_each(on),
             other => Ok(Ordered {
                 stream: self.lower(other)?,
