@@ -163,12 +163,3 @@ impl WindowCall {
         self.args.iter_mut().chain(&mut self.filter).chain(bounds)
     }
 }
-
-impl Frame {
-    /// All rows of the partition.
-    pub const WHOLE: Frame = Frame {
-        units: FrameUnits::Rows,
-        start: FrameBound::Unbounded,
-        end: FrameBound::Unbounded,
-    };
-}
