@@ -4,8 +4,10 @@
 //! vnodes, so that a file sorted by vnode can be read by any number of workers without rehashing.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Number of vnodes of a relation.
 pub const VNODES: usize = 256;
@@ -41,6 +43,10 @@ impl fmt::Display for RelationId {
         self.0.fmt(f)
     }
 }
+
+/// What sources promise: no row that is read later has a lower event time, in microseconds since
+/// 1970.
+pub type Watermarks = Arc<BTreeMap<RelationId, i64>>;
 
 /// One state table: the relation whose job keeps it, and its number within that job's plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

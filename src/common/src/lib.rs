@@ -22,7 +22,9 @@ mod stack;
 
 pub use backoff::Backoff;
 pub use error::{Error, ErrorKind, Result, SqlState};
-pub use ids::{Epoch, RelationId, SplitId, TableId, VNODES, WorkerId, vnode_owner, vnodes_of};
+pub use ids::{
+    Epoch, RelationId, SplitId, TableId, VNODES, Watermarks, WorkerId, vnode_owner, vnodes_of,
+};
 pub use interrupt::{check_interrupt, interruptible};
 pub use mailbox::Signal;
 pub use stack::STACK_BYTES;

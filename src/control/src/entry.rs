@@ -20,7 +20,7 @@ use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::disk::Disk;
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, Watermarks};
 use tidemark_plan::{DefaultGrant, Grant, Relation, Role, Secret, SecretName, Stopped};
 use tidemark_state::errors::{KeptError, decode_errors, encode_errors};
 
@@ -119,6 +119,9 @@ pub struct Cut {
     pub clock: i64,
     /// End positions of the splits of each source, for the sources that moved.
     pub positions: BTreeMap<RelationId, Vec<SplitPosition>>,
+    /// The promises that its barrier carried.
+    #[serde(default, skip_serializing_if = "no_watermarks")]
+    pub watermarks: Watermarks,
     /// Rows written by DML, and rows of sources whose records may be taken away, in the order of
     /// reading.
     #[serde(skip)]
@@ -333,6 +336,10 @@ pub enum CatalogChange {
         /// A role.
         owner: String,
     },
+}
+
+fn no_watermarks(watermarks: &Watermarks) -> bool {
+    watermarks.is_empty()
 }
 
 impl Cut {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidemark_changelog::connector::SplitPosition;
-use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId};
+use tidemark_common::{Epoch, Error, RelationId, Result, Watermarks, WorkerId};
 use tidemark_plan::Relation;
 use tidemark_state::checkpoint::FileMeta;
 use tidemark_state::errors::{ErrorsFile, KeptError};
@@ -104,6 +104,8 @@ pub struct BarrierCommand {
     /// For sources of which all splits have read a record: no record that is read after this
     /// barrier makes the time of its split lower than this.
     pub horizons: BTreeMap<RelationId, i64>,
+    /// What sources promise; in replay what they promised.
+    pub watermarks: Watermarks,
 }
 
 /// A job to build.

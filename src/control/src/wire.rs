@@ -116,6 +116,7 @@ mod tests {
             errors: Vec::new(),
             limits: Some(BTreeMap::from([(relation, vec![testing::at(4)])])),
             horizons: BTreeMap::from([(relation, -1)]),
+            watermarks: Arc::new(BTreeMap::from([(relation, -5)])),
         };
         let sent = Command::Barrier(Arc::new(barrier(vec![TableWrites::held(relation, rows())])));
         let arrived = decode_command(&encode_command(&sent).unwrap()).unwrap();

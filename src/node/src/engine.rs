@@ -14,6 +14,7 @@ use crate::locks::{TableLock, Writer};
 use crate::memory::{Memory, MemoryUse, allocated_bytes, program_bytes, resident_bytes};
 use crate::scan::scan_source;
 use crate::sinks::SinkQueues;
+use crate::watermark::JobWatermark;
 use crate::writes::{TableWriters, WriteGuard, no_rows};
 use arrow::array::RecordBatch;
 pub use creation::Creation;
@@ -114,6 +115,8 @@ pub struct JobStatus {
     pub memory_bytes: u64,
     /// Late rows that were left out.
     pub late_rows: u64,
+    /// Its watermark, if a source of it has one.
+    pub watermark: Option<JobWatermark>,
     /// Of a sink: epochs not delivered yet, and what its writer says when it cannot deliver.
     pub undelivered_epochs: u64,
     /// The last error.
@@ -480,6 +483,7 @@ impl Engine {
             epochs_behind,
             memory_bytes: f.memory_bytes(),
             late_rows: f.late.load(Ordering::Relaxed),
+            watermark: crate::watermark::of(catalog, &readers.positions(), relation),
             undelivered_epochs: sink.undelivered_epochs,
             error: stopped
                 .map(|s| s.reason.clone())

@@ -22,6 +22,7 @@ mod scan;
 mod sinks;
 mod store;
 mod threads;
+mod watermark;
 mod writes;
 
 pub use checkpoints::CheckpointInfo;
@@ -31,4 +32,5 @@ pub use memory::{MemoryUse, Others};
 pub use tidemark_state::backup;
 pub use tidemark_state::checkpoint::{CheckpointStore, StoreHealth, StoreTrouble};
 pub use tidemark_state::errors::ErrorRow;
+pub use watermark::JobWatermark;
 pub use writes::{NewKeys, WriteGuard, check_write_bytes, unique_keys};

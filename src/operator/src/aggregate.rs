@@ -12,7 +12,7 @@
 //! input: it is sent at the first barrier.
 //!
 //! **Time.** Rows are folded in as they come; changes are sent at the barrier, one pair per touched
-//! group. No watermarks are used.
+//! group. Groups below the watermark of a group column are forgotten (`closing`).
 //!
 //! **Cost.** Per row one lookup of its group and one pass per call over typed columns, no dispatch
 //! per row; per call with DISTINCT one lookup more (shared by the calls on a column). Per barrier
@@ -20,6 +20,7 @@
 
 mod accumulator;
 mod bits;
+mod closing;
 mod distinct;
 mod float_sum;
 mod groups;
@@ -36,6 +37,7 @@ pub use float_sum::ExactSum;
 pub(crate) use over_frames::over_frames;
 pub use partial::PartialAggregate;
 
+use crate::closing::Closing;
 use crate::{Barrier, Operator, Out};
 use arrow::datatypes::SchemaRef;
 use groups::Groups;
@@ -50,6 +52,13 @@ use tidemark_state::StateTable;
 pub struct Aggregate {
     groups: Arc<Mutex<Groups>>,
     tables: Vec<Table>,
+    closing: Option<GroupClosing>,
+}
+
+/// A watermark of a group column, and that one's place among those.
+struct GroupClosing {
+    closing: Closing,
+    place: usize,
 }
 
 impl Aggregate {
@@ -77,7 +86,21 @@ impl Aggregate {
             append_only,
         )?));
         let tables = tables::tables(&groups, table);
-        Ok(Aggregate { groups, tables })
+        Ok(Aggregate {
+            groups,
+            tables,
+            closing: None,
+        })
+    }
+
+    /// Groups below this watermark of a group column never change again.
+    pub fn closing(mut self, closing: Option<Closing>, group: &[usize]) -> Aggregate {
+        let place = |closing: &Closing| group.iter().position(|g| *g == closing.column());
+        self.closing = closing.and_then(|closing| {
+            let place = place(&closing)?;
+            Some(GroupClosing { closing, place })
+        });
+        self
     }
 }
 
@@ -86,8 +109,16 @@ impl Operator for Aggregate {
         lock(&self.groups).update(&batch)
     }
 
-    fn on_barrier(&mut self, _barrier: &Barrier, out: &mut dyn Out) -> Result<()> {
-        lock(&self.groups).emit(out)
+    fn on_barrier(&mut self, barrier: &Barrier, out: &mut dyn Out) -> Result<()> {
+        let mut groups = lock(&self.groups);
+        groups.emit(out)?;
+        if let Some(GroupClosing { closing, place }) = &mut self.closing
+            && let Some(watermark) = closing.due(barrier, groups.entries())?
+        {
+            let ended = groups.close(*place, watermark);
+            closing.forgot(groups.entries().saturating_sub(ended));
+        }
+        Ok(())
     }
 
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {

@@ -1,12 +1,13 @@
 //! From a plan node to its operator: the one place that knows all of them.
 
 use crate::aggregate::{Aggregate, PartialAggregate};
+use crate::closing::Closing;
 use crate::expand::Expand;
 use crate::expr::Predicate;
 use crate::filter::Filter;
 use crate::join::{Join, JoinConfig, Residual};
 use crate::materialize::Materialize;
-use crate::ordered::{Collect, PartialTopN, TopN, TopNConfig, Window};
+use crate::ordered::{Collect, EmitOnClose, PartialTopN, TemporalFilter, TopN, TopNConfig, Window};
 use crate::project::Project;
 use crate::sink::Sink;
 pub use crate::sink::SinkOutput;
@@ -16,7 +17,7 @@ use crate::upsert::Upsert;
 use crate::{Operator, values::nullable};
 use std::sync::Arc;
 use tidemark_common::{Error, Result};
-use tidemark_plan::{Node, OnError, Op};
+use tidemark_plan::{ColumnWatermark, Node, OnError, Op};
 use tidemark_state::ViewPartition;
 
 /// What an operator must know of the place where it runs.
@@ -50,6 +51,10 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
             .ok_or_else(|| Error::internal(format!("an operator lacks its input {i}")))
     };
     let append_only = |i: usize| node.inputs.get(i).is_some_and(|n| n.properties.append_only);
+    let closing = |closes: &Option<ColumnWatermark>, i: usize| {
+        let closes = closes.as_ref();
+        closes.map(|c| Closing::new(c, &input(i)?)).transpose()
+    };
     let schema = nullable(&node.schema);
     let operator: Box<dyn Operator> = match &node.op {
         Op::Filter { predicate } => Box::new(Filter::new(Predicate::new(predicate, &input(0)?)?)),
@@ -76,6 +81,8 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
             output,
             left_table,
             right_table,
+            left_closes,
+            right_closes,
         } => {
             let (left, right) = (input(0)?, input(1)?);
             let residual = residual
@@ -96,6 +103,7 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
                 right_append_only: append_only(1),
                 left_table: *left_table,
                 right_table: *right_table,
+                closes: [closing(left_closes, 0)?, closing(right_closes, 1)?],
             }))
         }
         Op::Aggregate {
@@ -103,9 +111,10 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
             calls,
             global,
             table,
+            closes,
         } => {
             let global = *global && context.owns_vnode_zero;
-            Box::new(Aggregate::new(
+            let aggregate = Aggregate::new(
                 &input(0)?,
                 &schema,
                 group,
@@ -113,7 +122,8 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
                 global,
                 append_only(0),
                 *table,
-            )?)
+            )?;
+            Box::new(aggregate.closing(closing(closes, 0)?, group))
         }
         Op::PartialAggregate { group, calls } => Box::new(PartialAggregate::new(
             &input(0)?,
@@ -130,6 +140,7 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
             take,
             numbered,
             table,
+            closes,
         } => Box::new(TopN::new(TopNConfig {
             input: input(0)?,
             output: schema,
@@ -141,6 +152,7 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
             numbered: *numbered,
             append_only: append_only(0),
             table: *table,
+            closes: closing(closes, 0)?,
         })),
         Op::PartialTopN {
             partition,
@@ -152,19 +164,45 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
             order,
             calls,
             table,
-        } => Box::new(Window::new(
-            &input(0)?,
-            &schema,
-            partition,
-            order,
-            calls,
-            *table,
-        )),
+            closes,
+        } => {
+            let window = Window::new(&input(0)?, &schema, partition, order, calls, *table);
+            Box::new(window.closes(closing(closes, 0)?))
+        }
         Op::Collect {
             group,
             calls,
             table,
-        } => Box::new(Collect::new(&input(0)?, &schema, group, calls, *table)),
+            closes,
+        } => {
+            let collect = Collect::new(&input(0)?, &schema, group, calls, *table);
+            Box::new(collect.closes(closing(closes, 0)?))
+        }
+        Op::EmitOnClose {
+            keys,
+            table,
+            closes,
+        } => {
+            let closing = closing(closes, 0)?
+                .ok_or_else(|| Error::internal("nothing closes what waits for that"))?;
+            Box::new(EmitOnClose::new(&schema, keys, closing, *table))
+        }
+        Op::TemporalFilter {
+            keys,
+            moment,
+            kept,
+            inclusive,
+            clock,
+            bound,
+            table,
+        } => Box::new(TemporalFilter::new(
+            &schema,
+            keys,
+            *moment,
+            (*kept, *inclusive),
+            (clock, bound),
+            *table,
+        )?),
         Op::Upsert {
             key,
             conflict,

@@ -19,7 +19,7 @@
 //! for good and forgotten (unless the residual can fail: which pairs fail must not depend on the
 //! order of arrival).
 //!
-//! **Watermarks.** None are used; state is bounded by what upstream retracts.
+//! **Watermarks.** Rows that find no partner any more, and that nothing takes back, are forgotten.
 //!
 //! **Cost.** Per row one lookup of its key; a retractable side hashes its whole rows too. A key
 //! that the other side does not know costs nothing more. Output is gathered in pieces of at most
@@ -32,7 +32,8 @@ mod tests;
 
 pub use residual::Residual;
 
-use crate::{Operator, Out, RowError};
+use crate::closing::Closing;
+use crate::{Barrier, Operator, Out, RowError};
 use arrow::array::{
     Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array,
 };
@@ -75,6 +76,8 @@ pub struct JoinConfig {
     pub left_table: u32,
     /// Number of the right state table.
     pub right_table: u32,
+    /// Rows of each side below these watermarks may be forgotten.
+    pub closes: [Option<Closing>; 2],
 }
 
 /// An output column as seen from one port.
@@ -110,6 +113,7 @@ pub struct Join {
     settles: bool,
     keys: SharedKeys,
     sides: [Side; 2],
+    closes: [Option<Closing>; 2],
 }
 
 /// A batch on its way through the join.
@@ -154,7 +158,7 @@ impl Join {
             schema: config.left_schema.clone(),
             keys: config.left_keys.clone(),
             needed: left_read,
-            append_only: config.left_append_only && !settles,
+            append_only: config.left_append_only && !settles && config.closes[0].is_none(),
             totals: by_key && preserves(kind, 1),
             presence_only: false,
             counts: !by_key && preserves(kind, 0),
@@ -165,7 +169,7 @@ impl Join {
             schema: config.right_schema.clone(),
             keys: config.right_keys.clone(),
             needed: right_read.into_iter().map(|c| c - left_columns).collect(),
-            append_only: config.right_append_only,
+            append_only: config.right_append_only && config.closes[1].is_none(),
             totals: by_key && preserves(kind, 0),
             presence_only: settles && by_key,
             counts: !by_key && preserves(kind, 1),
@@ -202,6 +206,7 @@ impl Join {
             settles,
             keys,
             sides,
+            closes: config.closes,
         }
     }
 
@@ -636,6 +641,27 @@ impl Operator for Join {
             }
         }
         keys.remove_unused(&emptied);
+        Ok(())
+    }
+
+    fn on_barrier(&mut self, barrier: &Barrier, _out: &mut dyn Out) -> Result<()> {
+        let shared = self.keys.clone();
+        let keys = &mut *shared.lock();
+        let mut due = false;
+        for (closing, side) in self.closes.iter_mut().zip(&self.sides) {
+            if let Some(closing) = closing {
+                due |= closing.due(barrier, side.len(keys))?.is_some();
+            }
+        }
+        // Both sides together: what one forgets goes by what the other one has forgotten.
+        for (closing, side) in self.closes.iter_mut().zip(&mut self.sides) {
+            if let Some(closing) = closing.as_mut().filter(|_| due)
+                && let Some(watermark) = closing.watermark(barrier)?
+            {
+                side.close(keys, closing.column(), watermark);
+                closing.forgot(side.len(keys));
+            }
+        }
         Ok(())
     }
 

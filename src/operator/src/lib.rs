@@ -16,6 +16,7 @@ pub mod upsert;
 
 pub mod aggregate;
 pub mod build;
+pub mod closing;
 pub mod expand;
 pub mod expr;
 pub mod filter;
@@ -34,11 +35,11 @@ pub mod unnest;
 pub mod values;
 
 use tidemark_changelog::ChangeBatch;
-use tidemark_common::{Epoch, Result};
+use tidemark_common::{Epoch, Result, Watermarks};
 use tidemark_state::StateTable;
 
 /// The barrier that closes an epoch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Barrier {
     /// The epoch that it closes.
     pub epoch: Epoch,
@@ -50,6 +51,8 @@ pub struct Barrier {
     /// In the job of a source: no record that is read after this barrier makes the time of its
     /// split (milliseconds since 1970) lower than this; -1 where that is not known.
     pub horizon_ms: i64,
+    /// The promises of the sources that have made one.
+    pub watermarks: Watermarks,
 }
 
 /// A row that an expression could not be evaluated for.

@@ -125,6 +125,7 @@ mod tests {
                     clock: 0,
                     checkpoint: true,
                     horizon_ms: -1,
+                    watermarks: Default::default(),
                 },
                 &mut out,
             )

@@ -11,17 +11,24 @@
 //!
 //! **State.** One table: the rows with their weights, by the vnode of their partition.
 //!
-//! **Time.** Changes are sent at the barrier. No watermarks are used.
+//! **Time.** Changes are sent at the barrier. Partitions below the watermark of a column of theirs
+//! are forgotten. [`EmitOnClose`] keeps rows until that has passed them, [`TemporalFilter`] until the
+//! clock has.
 
 mod calls;
 mod collect;
 mod difference;
+mod emit_on_close;
 #[cfg(test)]
 mod history;
 mod partitions;
+mod temporal_filter;
 mod top_n;
+mod waiting;
 mod window;
 
 pub use collect::Collect;
+pub use emit_on_close::EmitOnClose;
+pub use temporal_filter::TemporalFilter;
 pub use top_n::{PartialTopN, TopN, TopNConfig};
 pub use window::Window;

@@ -98,6 +98,7 @@ pub fn barrier(epoch: u64) -> Barrier {
         clock: 0,
         checkpoint: true,
         horizon_ms: -1,
+        watermarks: Default::default(),
     }
 }
 

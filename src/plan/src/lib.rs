@@ -10,6 +10,7 @@ pub mod order;
 pub mod plan;
 pub mod roles;
 pub mod secrets;
+pub mod watermark;
 
 pub use catalog::*;
 pub use codec::{PLAN_VERSION, Unreadable};
@@ -18,3 +19,4 @@ pub use order::*;
 pub use plan::*;
 pub use roles::{DefaultGrant, Grant, Grants, NewObject, Object, Privilege, ROOT, Role};
 pub use secrets::{Hidden, MASK, Secret, SecretName, is_secret_option};
+pub use watermark::*;

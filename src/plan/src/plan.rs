@@ -6,8 +6,8 @@
 //! Every relation is a changelog with weights, so operators need no stream key; [`Properties::key`]
 //! is known where a unique key is derived and makes state cheaper.
 
-use crate::Expr;
 use crate::order::{CollectCall, Ranking, SortKey, WindowCall};
+use crate::{ColumnWatermark, Expr, Watermark};
 use arrow_schema::{DataType, FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use tidemark_common::{RelationId, SplitId};
@@ -21,6 +21,9 @@ pub struct JobPlan {
     pub fragments: Vec<Fragment>,
     /// Number of state tables; they are numbered `0..tables` in the operators.
     pub tables: u32,
+    /// Of columns of the output.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watermarks: Vec<ColumnWatermark>,
 }
 
 /// A tree of operators between two exchanges.
@@ -121,6 +124,12 @@ pub enum Op {
         output: Vec<usize>,
         left_table: u32,
         right_table: u32,
+        /// Left rows below it find no partner any more, and nothing takes them back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        left_closes: Option<ColumnWatermark>,
+        /// The same of right rows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        right_closes: Option<ColumnWatermark>,
     },
     /// Grouped aggregation: output is group columns then one column per call. Emits one -old +new
     /// per touched group and barrier. Without group columns and with `global`, one row even for no
@@ -131,6 +140,9 @@ pub enum Op {
         calls: Vec<AggregateCall>,
         global: bool,
         table: u32,
+        /// Groups below it never change again; a column of the input.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        closes: Option<ColumnWatermark>,
     },
     /// First half of a two-phase aggregation, stateless between barriers: combines rows of a group
     /// locally. Output: group columns, then the partial columns that `calls` of the matching
@@ -151,6 +163,9 @@ pub enum Op {
         take: Option<u64>,
         numbered: bool,
         table: u32,
+        /// Partitions below it never change again; a column of the input.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        closes: Option<ColumnWatermark>,
     },
     /// What of an input that only grows may be among the first `take` rows of each partition:
     /// nothing is kept but for speed. The output only grows, too.
@@ -165,12 +180,39 @@ pub enum Op {
         order: Vec<SortKey>,
         calls: Vec<WindowCall>,
         table: u32,
+        /// Partitions below it never change again; a column of the input.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        closes: Option<ColumnWatermark>,
     },
     /// One row per group: the group columns, then one column per call over its rows in an order.
     /// All rows are kept, and a group that changes is computed anew.
     Collect {
         group: Vec<usize>,
         calls: Vec<CollectCall>,
+        table: u32,
+        /// Groups below it never change again; a column of the input.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        closes: Option<ColumnWatermark>,
+    },
+    /// Rows wait until the watermark of a column of theirs has passed them, and are sent once, as
+    /// they are then. `keys` are the columns by whose hash they are kept, that one among them.
+    EmitOnClose {
+        keys: Vec<usize>,
+        table: u32,
+        /// Missing before all is lowered only.
+        closes: Option<ColumnWatermark>,
+    },
+    /// Rows whose column `moment` is after a bound, or before it: an expression over the clock of
+    /// the epoch (column 0, of type `clock`), which never goes back here. `inclusive`: what is
+    /// equal to it is kept. `keys` are the columns by whose hash rows are kept, `moment` among
+    /// them. No row's moment is NULL.
+    TemporalFilter {
+        keys: Vec<usize>,
+        moment: usize,
+        kept: Kept,
+        inclusive: bool,
+        clock: DataType,
+        bound: Expr,
         table: u32,
     },
     /// Rows are writes by key: a positive weight writes the row of its key, a negative one deletes
@@ -221,6 +263,15 @@ impl Unnested {
     }
 }
 
+/// Which rows a temporal filter keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    /// Those whose moment is before the bound.
+    Before,
+    /// Those whose moment is after it.
+    After,
+}
+
 /// What an upsert does when its key exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Conflict {
@@ -240,15 +291,6 @@ pub enum JoinKind {
     Full,
     LeftSemi,
     LeftAnti,
-}
-
-/// `WATERMARK FOR column AS column - delay`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watermark {
-    /// The column, by position in the relation.
-    pub column: usize,
-    /// The delay in microseconds.
-    pub delay_micros: i64,
 }
 
 /// Type of a row's version.
@@ -367,8 +409,15 @@ impl JobPlan {
             Op::Join { .. } | Op::Aggregate { .. } | Op::PartialAggregate { .. } => false,
             Op::TopN { .. } | Op::PartialTopN { .. } => false,
             Op::Window { .. } | Op::Collect { .. } => false,
+            Op::EmitOnClose { .. } | Op::TemporalFilter { .. } => false,
             Op::Upsert { .. } | Op::Materialize { .. } => false,
         })
+    }
+
+    /// Whether time alone changes what the job computes.
+    pub fn follows_clock(&self) -> bool {
+        let mut nodes = self.fragments.iter().flat_map(Fragment::nodes);
+        nodes.any(|n| matches!(n.op, Op::TemporalFilter { .. }))
     }
 
     /// The relations that the job reads, with the columns it needs of each tap.

@@ -14,7 +14,8 @@ use arrow_schema::Schema;
 use ordered::ordered;
 use std::fmt::Write;
 use tidemark_plan::{
-    AggregateCall, AggregateFunction, BinaryOp, Catalog, Expr, Literal, Node, Op, Output, Relation,
+    AggregateCall, AggregateFunction, BinaryOp, Catalog, ColumnWatermark, Expr, Literal, Node, Op,
+    Output, Relation,
 };
 
 /// One line per fragment and operator.
@@ -103,12 +104,14 @@ fn node(catalog: &Catalog, n: &Node, depth: usize, lines: &mut Vec<String>) {
             calls,
             global,
             table,
+            closes,
         } => {
             format!(
-                "Aggregate{} group=[{}] calls=[{}] table={table}",
+                "Aggregate{} group=[{}] calls=[{}] table={table}{}",
                 if *global { " global" } else { "" },
                 names(below, group),
-                list(calls, |c| call(c, below))
+                list(calls, |c| call(c, below)),
+                closing(below, closes)
             )
         }
         Op::PartialAggregate { group, calls } => format!(
@@ -116,9 +119,9 @@ fn node(catalog: &Catalog, n: &Node, depth: usize, lines: &mut Vec<String>) {
             names(below, group),
             list(calls, |c| call(c, below))
         ),
-        Op::TopN { .. } | Op::PartialTopN { .. } | Op::Window { .. } | Op::Collect { .. } => {
-            ordered(&n.op, below)
-        }
+        Op::TopN { .. } | Op::PartialTopN { .. } | Op::Window { .. } => ordered(&n.op, below),
+        Op::Collect { .. } | Op::EmitOnClose { .. } => ordered(&n.op, below),
+        Op::TemporalFilter { .. } => ordered(&n.op, below),
         Op::Upsert {
             key,
             conflict,
@@ -175,6 +178,8 @@ fn join(n: &Node) -> String {
         output,
         left_table,
         right_table,
+        left_closes,
+        right_closes,
     } = &n.op
     else {
         return String::new();
@@ -208,9 +213,23 @@ fn join(n: &Node) -> String {
         .as_ref()
         .map_or(String::new(), |r| format!(" residual={}", text(r, &name)));
     format!(
-        "Join {kind:?} on=[{on}]{null}{residual} output=[{}] tables={left_table},{right_table}",
-        list(output, |c| name(*c))
+        "Join {kind:?} on=[{on}]{null}{residual} output=[{}] tables={left_table},{right_table}\
+         {}{}",
+        list(output, |c| name(*c)),
+        side_closing("left", left, left_closes),
+        side_closing("right", right, right_closes)
     )
+}
+
+/// The column by whose watermark an operator forgets.
+fn closing(below: &Schema, closes: &Option<ColumnWatermark>) -> String {
+    let column = closes.as_ref().map(|c| below.field(c.column).name());
+    column.map_or(String::new(), |name| format!(" closes={name}"))
+}
+
+fn side_closing(side: &str, below: &Schema, closes: &Option<ColumnWatermark>) -> String {
+    let column = closes.as_ref().map(|c| below.field(c.column).name());
+    column.map_or(String::new(), |name| format!(" closes={side}.{name}"))
 }
 
 fn aggregate_name(function: AggregateFunction) -> &'static str {

@@ -41,6 +41,7 @@ use crate::bind::{Registry, table_key};
 use crate::coerce::{SessionZone, Stop, analyzer_rules};
 use crate::error::external;
 use crate::fold::fold_plan;
+use crate::lower::temporal;
 use arrow_schema::DataType;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{
@@ -549,10 +550,19 @@ pub(crate) fn optimise(plan: LogicalPlan, registry: &Registry) -> Result<Logical
 /// and `IN (subquery)` where its NULL cannot be told from false.
 pub(crate) fn refuse(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
+        let filters = match node {
+            LogicalPlan::Filter(_) => true,
+            LogicalPlan::Join(join) => join.join_type == JoinType::Inner,
+            _ => false,
+        };
         node.apply_expressions(|e| {
+            if filters {
+                temporal::check(e).map_err(external)?;
+            }
             e.apply(|e| {
                 if let Expr::ScalarFunction(call) = e
                     && call.func.signature().volatility != Volatility::Immutable
+                    && !(filters && temporal::reads_clock(e))
                 {
                     return Err(external(volatile(call.func.name())));
                 }
@@ -596,16 +606,19 @@ fn correlated(subquery: &Subquery, around: &LogicalPlan) -> Result<()> {
 }
 
 fn volatile(name: &str) -> Error {
-    let hint = match name {
-        "now" | "current_timestamp" | "current_date" | "current_time" | "today" => {
-            "A maintained view must not depend on the clock; compare with a column, or filter when \
-             reading."
-        }
-        _ => {
-            "The same input must always give the same row; compute the value where the data is \
-             written."
-        }
-    };
+    if [
+        "now",
+        "current_timestamp",
+        "current_date",
+        "current_time",
+        "today",
+    ]
+    .contains(&name)
+    {
+        return temporal::misplaced();
+    }
+    let hint = "The same input must always give the same row; compute the value where the data is \
+                written.";
     Error::unsupported(format!(
         "function {name}() is volatile and cannot be used in a streaming query"
     ))

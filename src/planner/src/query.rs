@@ -37,6 +37,17 @@ pub(crate) struct Bound {
     pub relations: BTreeSet<RelationId>,
 }
 
+/// A query that is to be maintained, as it is written.
+#[derive(Clone, Copy)]
+struct Written<'a> {
+    query: &'a Query,
+    /// Names of its columns, or none.
+    columns: &'a [String],
+    /// `EMIT ON WINDOW CLOSE`.
+    emits_on_close: bool,
+    positions: &'a Positions,
+}
+
 /// A query's stream with what the catalog wants to know of it.
 struct Streamed {
     stream: Stream,
@@ -121,18 +132,15 @@ impl Planner {
 
     /// The stream of a query, its columns named and in stored types. All that is refused in it is
     /// told at once.
-    fn stream(
-        &self,
-        id: RelationId,
-        query: &Query,
-        columns: &[String],
-        positions: &Positions,
-    ) -> Result<(Builder, Streamed)> {
+    fn stream(&self, id: RelationId, written: Written<'_>) -> Result<(Builder, Streamed)> {
         let plan = |query: &Query| -> Result<(Builder, Streamed)> {
             let mut builder = Builder::new(id);
-            let streamed = self.lowered(&mut builder, query, columns, positions)?;
+            let streamed = self.lowered(&mut builder, Written { query, ..written })?;
             Ok((builder, streamed))
         };
+        let Written {
+            query, positions, ..
+        } = written;
         plan(query).map_err(|e| match e.state() {
             SqlState::FEATURE_NOT_SUPPORTED => {
                 crate::refusals::all(e, query, positions, |query| plan(query).map(|_| ()))
@@ -141,13 +149,13 @@ impl Planner {
         })
     }
 
-    fn lowered(
-        &self,
-        builder: &mut Builder,
-        query: &Query,
-        columns: &[String],
-        positions: &Positions,
-    ) -> Result<Streamed> {
+    fn lowered(&self, builder: &mut Builder, written: Written<'_>) -> Result<Streamed> {
+        let Written {
+            query,
+            columns,
+            emits_on_close,
+            positions,
+        } = written;
         let Bound {
             plan,
             names,
@@ -160,7 +168,11 @@ impl Planner {
         let plan = refuse(&plan)
             .and_then(|()| optimise(plan, &self.registry))
             .map_err(|e| to_error(e, positions))?;
-        let stream = to_stored_types(builder.lower(&plan)?);
+        let mut stream = builder.lower(&plan)?;
+        if emits_on_close {
+            stream = builder.emit_on_close(stream)?;
+        }
+        let stream = to_stored_types(stream);
         let fields = stream
             .node
             .schema
@@ -189,12 +201,13 @@ impl Planner {
         statement: &Statement,
         owner: &str,
     ) -> Result<Planned> {
-        if view.emit_on_window_close {
-            return Err(Error::unsupported("EMIT ON WINDOW CLOSE is not supported")
-                .with_hint("Without it, the view has each window's result so far."));
-        }
-        let (mut builder, streamed) =
-            self.stream(id, &view.query, &view.columns, &statement.positions)?;
+        let written = Written {
+            query: &view.query,
+            columns: &view.columns,
+            emits_on_close: view.emit_on_window_close,
+            positions: &statement.positions,
+        };
+        let (mut builder, streamed) = self.stream(id, written)?;
         let Streamed {
             stream,
             columns,
@@ -291,8 +304,8 @@ impl Planner {
                     .at(table.position),
             );
         }
-        let (query, text) = match &sink.input {
-            SinkInput::Query(query, text) => (query.clone(), text.clone()),
+        let (query, text, emits_on_close) = match &sink.input {
+            SinkInput::Query(query, text, emits) => (query.clone(), text.clone(), *emits),
             SinkInput::Relation(name) => {
                 let quoted = |s: &str| ast::Ident::with_quote('"', s).to_string();
                 let relation = self
@@ -304,10 +317,16 @@ impl Planner {
                     quoted(&relation.schema_name),
                     quoted(&relation.name)
                 );
-                (crate::parse::parse_query(&text)?, text)
+                (crate::parse::parse_query(&text)?, text, false)
             }
         };
-        let (mut builder, streamed) = self.stream(id, &query, &[], &statement.positions)?;
+        let written = Written {
+            query: &query,
+            columns: &[],
+            emits_on_close,
+            positions: &statement.positions,
+        };
+        let (mut builder, streamed) = self.stream(id, written)?;
         let Streamed {
             mut stream,
             columns,

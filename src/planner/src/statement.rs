@@ -174,8 +174,8 @@ pub struct CreateView {
 pub enum SinkInput {
     /// `FROM relation`.
     Relation(Name),
-    /// `AS query`, with its text.
-    Query(Box<ast::Query>, String),
+    /// `AS query`, with its text, and whether it ends in `EMIT ON WINDOW CLOSE`.
+    Query(Box<ast::Query>, String, bool),
 }
 
 /// `CREATE SINK`.

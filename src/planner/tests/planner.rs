@@ -123,6 +123,7 @@ fn functions() -> Functions {
     let with_zone: fn(&[DataType]) -> DataType =
         |_| DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     for name in [
+        "now",
         "date_trunc_in_session",
         "timestamptz_plus",
         "timestamptz_minus",

@@ -11,7 +11,7 @@ use tidemark_planner::statement::{Name, ShowKind, Statement, StatementKind};
 use tidemark_query::outcome::{Outcome, text_rows};
 use tidemark_query::privileges::{UNSEEN, may_watch};
 use tidemark_query::types::column_type_name;
-use tidemark_values::moment::{Zone, timestamptz_text};
+use tidemark_values::moment::{Zone, timestamp_text, timestamptz_text};
 
 fn some(text: impl Into<String>) -> Option<String> {
     Some(text.into())
@@ -243,10 +243,13 @@ impl Session {
             "Behind",
             "Memory",
             "Late Rows",
+            "Watermark",
+            "Held Back By",
             "Undelivered",
             "Error",
         ];
         let row = |j: &tidemark_node::JobStatus| {
+            let watermark = j.watermark.clone().unwrap_or_default();
             vec![
                 some(j.relation.to_string()),
                 some(&j.name),
@@ -259,6 +262,8 @@ impl Session {
                 some(j.epochs_behind.to_string()),
                 some(j.memory_bytes.to_string()),
                 some(j.late_rows.to_string()),
+                watermark.micros.map(timestamp_text),
+                watermark.held_back_by,
                 some(j.undelivered_epochs.to_string()),
                 j.error.clone(),
             ]

@@ -416,6 +416,7 @@ mod tests {
             clock: 0,
             checkpoint: false,
             horizon_ms: -1,
+            watermarks: Default::default(),
         })
     }
 
@@ -485,6 +486,7 @@ mod tests {
             clock: 0,
             checkpoint: true,
             horizon_ms: -1,
+            watermarks: Default::default(),
         };
         work(&mut actor, message(Message::Barrier(barrier)))
     }

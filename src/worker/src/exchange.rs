@@ -183,7 +183,7 @@ impl Router {
     }
 
     /// Sends a barrier to all workers of a route (not `Taps`).
-    pub fn send_barrier(&mut self, job: RelationId, route: &Route, barrier: Barrier) {
+    pub fn send_barrier(&mut self, job: RelationId, route: &Route, barrier: &Barrier) {
         let (Route::Hash { fragment, leaf, .. } | Route::Broadcast { fragment, leaf }) = route
         else {
             return;
@@ -191,7 +191,7 @@ impl Router {
         for worker in 0..self.peers.len() {
             self.deliver(
                 worker,
-                self.delivery(job, *fragment, *leaf, Message::Barrier(barrier)),
+                self.delivery(job, *fragment, *leaf, Message::Barrier(barrier.clone())),
             );
         }
     }

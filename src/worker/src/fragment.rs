@@ -342,6 +342,7 @@ mod tests {
             clock: 0,
             checkpoint: false,
             horizon_ms: -1,
+            watermarks: Default::default(),
         })
     }
 

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemark_changelog::ChangeBatch;
-use tidemark_common::{Epoch, RelationId, Result, WorkerId, machine};
-use tidemark_plan::Catalog;
+use tidemark_common::{Epoch, RelationId, Result, Watermarks, WorkerId, machine};
+use tidemark_plan::{Catalog, JobPlan, Relation};
 use tidemark_state::errors::KeptError;
 
 /// When a job is so many epochs behind, further ones are at least [`EPOCH_BEYOND`] long.
@@ -27,6 +27,9 @@ const EPOCH_BEYOND: Duration = Duration::from_secs(1);
 /// So many epochs that a job is behind make each one as much longer as it is without them.
 const EPOCHS_BEHIND_STRETCH: usize = 1 << 12;
 
+/// Jobs that follow the clock get barriers no further apart than this.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Writes of more bytes are a batch by themselves.
 const SMALL_BYTES: usize = 64 << 10;
 
@@ -36,14 +39,22 @@ pub(super) struct Progress {
     from: Epoch,
     /// By worker, the last epoch whose barrier it has passed.
     passed: Vec<Epoch>,
+    /// Time alone changes what it computes.
+    follows_clock: bool,
 }
 
 impl Progress {
     /// It counts after `epoch`.
-    pub(super) fn after(epoch: Epoch, workers: usize) -> Progress {
+    pub(super) fn after(
+        epoch: Epoch,
+        workers: usize,
+        relation: Option<&Arc<Relation>>,
+    ) -> Progress {
+        let job = relation.and_then(|r| r.job.as_ref());
         Progress {
             from: epoch.next(),
             passed: vec![epoch; workers],
+            follows_clock: job.is_some_and(JobPlan::follows_clock),
         }
     }
 
@@ -73,6 +84,8 @@ pub(super) struct EpochInFlight {
     pub errors: Vec<KeptError>,
     /// Who asked for what it writes.
     pub requests: Vec<RequestId>,
+    /// What its barrier promises.
+    pub watermarks: Watermarks,
     /// The tables of those who get an answer.
     pub acknowledges: Vec<RelationId>,
     pub done: Vec<bool>,
@@ -160,10 +173,22 @@ impl Coordinator {
         } else {
             None
         };
-        [barrier, self.checkpoint_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            barrier,
+            self.checkpoint_deadline(),
+            self.idle_deadline(),
+            self.clock_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// When the next barrier is due for jobs that follow the clock.
+    fn clock_deadline(&self) -> Option<Instant> {
+        let mut jobs = self.progress.values();
+        let follows = jobs.any(|job| job.follows_clock);
+        follows.then(|| self.last_barrier + CLOCK_INTERVAL)
     }
 
     /// When writers get the next barrier while all jobs are behind: what they write is decided all
@@ -259,7 +284,11 @@ impl Coordinator {
         } else if self.shutdown.is_some() {
             self.active = true;
         }
+        let watermarks = self.promise();
         self.push_in_flight(epoch, clock, checkpoint, writes.clone(), requests);
+        if let Some(flight) = self.in_flight.back_mut() {
+            flight.watermarks = watermarks.clone();
+        }
         self.workers
             .broadcast(Command::Barrier(Arc::new(BarrierCommand {
                 epoch,
@@ -269,6 +298,7 @@ impl Coordinator {
                 errors: Vec::new(),
                 limits: None,
                 horizons: self.horizons(),
+                watermarks,
             })));
         self.after_barrier(epoch);
         Ok(())
@@ -306,6 +336,7 @@ impl Coordinator {
             writes,
             errors: Vec::new(),
             requests,
+            watermarks: Watermarks::default(),
             acknowledges,
             done: vec![false; workers],
             decided: false,
@@ -441,6 +472,7 @@ impl Coordinator {
                 flight.writes.clone(),
             );
             cut.errors = std::mem::take(&mut flight.errors);
+            cut.watermarks = flight.watermarks.clone();
             entries.push(Entry::Cut(cut));
         }
         let last_index = self.append_each(&entries)?;
@@ -476,6 +508,8 @@ impl Coordinator {
                 self.workers.answer(request, Ok(epoch));
             }
         }
+        // What can be promised now goes with one more barrier, even if nothing else comes.
+        self.active |= self.may_promise_more();
         Ok(())
     }
 

@@ -338,7 +338,8 @@ impl Coordinator {
 
     /// The job runs, and counts after `epoch`.
     fn begins_after(&mut self, id: RelationId, epoch: Epoch) {
-        let progress = Progress::after(epoch, self.workers.count());
+        let relation = self.decisions.catalog.relations.get(&id);
+        let progress = Progress::after(epoch, self.workers.count(), relation);
         self.running.push(id);
         self.progress.insert(id, progress);
         self.moved = true;

@@ -34,7 +34,7 @@
 //! epochs get, so that not too many of them wait for it.
 //!
 //! The parts: [`epochs`] (barriers, cuts, how far each job is), [`rhythm`] (how long an epoch is),
-//! [`unread`] (writes that wait), [`jobs`] (creating, dropping, stopping), [`ddl`] (what may be
+//! [`unread`] (writes that wait), [`watermarks`] (what sources promise), [`jobs`] (creating, dropping, stopping), [`ddl`] (what may be
 //! logged of the catalog), [`halted`] (jobs that do not run, and resuming them), [`answers`] (what
 //! is read of those), [`checkpoints`], [`recovery`] and
 //! [`replay`].
@@ -53,6 +53,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod unread;
+mod watermarks;
 
 use crate::inputs::{Answer, Input, Inputs, RequestId};
 use crate::protocol::{Command, Event, Fate, Request};
@@ -130,6 +131,8 @@ pub struct Coordinator {
     moved: bool,
     /// What was written and is not read everywhere.
     unread: unread::Unread,
+    /// What sources have promised.
+    promises: watermarks::Promises,
     /// The jobs that do not run.
     halted: BTreeMap<RelationId, Halt>,
     /// Stopped jobs of which workers may still get messages: those that have got the last.

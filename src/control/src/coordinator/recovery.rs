@@ -340,6 +340,12 @@ impl Coordinator {
         let decided = recovered.decisions.decided;
         let workers_count = workers.count();
         let skipped = if recovered.loss { LOST_EPOCHS } else { 0 };
+        let relations = recovered.decisions.catalog.relations.clone();
+        let progress = |id: &RelationId| {
+            let progress = Progress::after(restored_epoch, workers_count, relations.get(id));
+            (*id, progress)
+        };
+        let progress = running.iter().map(progress).collect();
         let mut coordinator = Coordinator {
             log,
             next_epoch: Epoch(decided.0 + skipped).next(),
@@ -357,12 +363,10 @@ impl Coordinator {
             shared: false,
             pending_writes: Vec::new(),
             creating: BTreeMap::new(),
-            progress: running
-                .iter()
-                .map(|id| (*id, Progress::after(restored_epoch, workers_count)))
-                .collect(),
+            progress,
             moved: false,
             unread: Default::default(),
+            promises: Default::default(),
             running,
             halted: BTreeMap::new(),
             ending: BTreeMap::new(),

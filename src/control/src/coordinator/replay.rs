@@ -120,6 +120,7 @@ impl Coordinator {
             errors: cut.errors,
             limits: Some(limits.clone()),
             horizons: BTreeMap::new(),
+            watermarks: cut.watermarks,
         };
         self.workers.broadcast(Command::Barrier(Arc::new(barrier)));
     }

@@ -659,6 +659,7 @@ fn relation(id: u32, name: &str, kind: RelationKind, ops: Vec<Op>) -> Relation {
             output: Output::Relation,
         }],
         tables: 1,
+        watermarks: Vec::new(),
     });
     relation
 }

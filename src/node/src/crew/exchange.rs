@@ -7,7 +7,7 @@
 //! taken u64 | ( worker u32 | job u32 | kind u8 | .. ) ..
 //!   changes: fragment u32 | leaf u32 | channel u32 | credit u64 | rows, see `batches`
 //!   barrier: fragment u32 | leaf u32 | channel u32 | epoch u64 | clock i64 | checkpoint u8
-//!            | horizon i64
+//!            | horizon i64 | promises u32 | (source u32, watermark i64) per promise
 //!   fence:   nothing
 //! ```
 //!
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tidemark_common::config::Compression;
 use tidemark_common::mailbox::Sender;
 use tidemark_common::network::{Link, LinkReceiver, LinkSender};
-use tidemark_common::{Epoch, RelationId, Result, WorkerId, machine};
+use tidemark_common::{Epoch, RelationId, Result, Watermarks, WorkerId, machine};
 use tidemark_operator::Barrier;
 use tidemark_worker::{Credit, Delivery, Inbound, Message, Outbound};
 use tokio::sync::{mpsc, watch};
@@ -153,6 +153,11 @@ fn put(
             frame.put_i64_le(barrier.clock);
             frame.put_u8(barrier.checkpoint.into());
             frame.put_i64_le(barrier.horizon_ms);
+            frame.put_u32_le(barrier.watermarks.len() as u32);
+            for (source, watermark) in barrier.watermarks.iter() {
+                frame.put_u32_le(source.0);
+                frame.put_i64_le(*watermark);
+            }
         }
     }
     Ok(())
@@ -196,6 +201,15 @@ async fn take_all(
     Ok(())
 }
 
+fn take_watermarks(from: &mut &[u8]) -> Result<Watermarks> {
+    let count = from.try_get_u32_le().map_err(unreadable)?;
+    let watermarks = (0..count).map(|_| {
+        let source = RelationId(from.try_get_u32_le().map_err(unreadable)?);
+        Ok((source, from.try_get_i64_le().map_err(unreadable)?))
+    });
+    Ok(Arc::new(watermarks.collect::<Result<_>>()?))
+}
+
 fn take(
     from: &mut &[u8],
     batches: &mut BatchReader,
@@ -227,6 +241,7 @@ fn take(
             clock: from.try_get_i64_le().map_err(unreadable)?,
             checkpoint: from.try_get_u8().map_err(unreadable)? != 0,
             horizon_ms: from.try_get_i64_le().map_err(unreadable)?,
+            watermarks: take_watermarks(from)?,
         }),
         kind => return Err(unreadable(format!("a message of kind {kind}"))),
     };

@@ -96,6 +96,7 @@ async fn what_is_exchanged_waits_for_commands_and_its_credit_for_whoever_process
         clock: -3,
         checkpoint: true,
         horizon_ms: -1,
+        watermarks: Arc::new([(RelationId(3), -7)].into()),
     };
     for message in [
         Message::Changes(sent.clone(), Some(credit)),
@@ -138,7 +139,7 @@ async fn what_is_exchanged_waits_for_commands_and_its_credit_for_whoever_process
     };
     assert!(
         matches!(arrived.message, Message::Barrier(b) if b.epoch == Epoch(9) && b.clock == -3
-        && b.checkpoint && b.horizon_ms == -1)
+        && b.checkpoint && b.horizon_ms == -1 && b.watermarks[&RelationId(3)] == -7)
     );
     assert!(matches!(next(), Inbound::Fence(RelationId(8))));
     assert!(processed.try_recv().is_err(), "it is not processed yet");

@@ -57,6 +57,10 @@ pub(super) trait Multiset {
     /// Entries that changed, of `entries_max` at most: groups, values and counts of those present,
     /// groups and values of those gone. Each is told of once; none at the end.
     fn take_changes(&mut self, entries_max: usize) -> Option<MultisetChanges>;
+    /// How many values there are.
+    fn len(&self) -> usize;
+    /// Forgets the values of a group.
+    fn forget(&mut self, id: u32);
     /// Takes stored entries back.
     fn load_entries(&mut self, ids: &[u32], values: &ArrayRef, counts: &Int64Array);
 }

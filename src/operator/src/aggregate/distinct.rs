@@ -9,6 +9,7 @@ use super::lane::mask;
 use arrow::array::*;
 use arrow::compute;
 use arrow::datatypes::*;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_changelog::{ChangeBatch, hash_columns};
 use tidemark_common::{Error, Result};
@@ -17,6 +18,9 @@ use tidemark_state::chunked::Chunked;
 
 const DIRTY: u8 = 1;
 const SEALED: u8 = 2;
+
+/// Entries that are looked at together when groups are forgotten.
+const FORGOTTEN_AT_ONCE: usize = 4096;
 
 /// Values of one column by group, with a bit or a count per variant.
 pub(super) struct DistinctTable {
@@ -277,6 +281,38 @@ impl DistinctTable {
             gone_ids,
             gone_values,
         })
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Forgets the values of these groups, and answers how many there were.
+    pub fn forget(&mut self, groups: &BTreeSet<u32>) -> usize {
+        let mut forgotten = 0;
+        let entries: Vec<u32> = self.index.live_ids().collect();
+        for entries in entries.chunks(FORGOTTEN_AT_ONCE) {
+            let of_groups = self.index.gather_one(0, entries);
+            let of_groups = of_groups.as_primitive::<UInt32Type>().values();
+            for (entry, group) in entries.iter().zip(of_groups) {
+                if groups.contains(group) && self.is_present(*entry) {
+                    self.clear(*entry);
+                    mark(&mut self.flags, &mut self.dirty, *entry);
+                    forgotten += 1;
+                }
+            }
+        }
+        forgotten
+    }
+
+    fn clear(&mut self, entry: u32) {
+        let places = self.places(entry);
+        match &mut self.presence {
+            Presence::Narrow(bits) => bits.set(entry, 0),
+            Presence::Wide(bits) => bits.set(entry, 0),
+            Presence::Counts(counts) => places.for_each(|at| counts.set(at, 0)),
+        }
     }
 
     /// Groups and values of entries.

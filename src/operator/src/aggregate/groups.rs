@@ -329,6 +329,15 @@ impl Groups {
         self.always_alive || self.lanes[0].counts.get(id) > 0
     }
 
+    /// Rows of all state tables, about: those of groups that have ended are among them until the
+    /// next seal.
+    pub fn entries(&mut self) -> usize {
+        let distinct = self.distinct.iter().map(DistinctTable::len).sum::<usize>();
+        let multisets = self.calls.iter_mut();
+        let multisets = multisets.filter_map(|c| Some(c.accumulator.multiset()?.len()));
+        self.index.len() + distinct + multisets.sum::<usize>()
+    }
+
     /// Sends what the epoch changed.
     pub fn emit(&mut self, out: &mut dyn Out) -> Result<()> {
         self.sweep();

@@ -528,6 +528,22 @@ impl<D: Domain> Multiset for Retractable<D> {
         })
     }
 
+    fn len(&self) -> usize {
+        self.counts.len()
+    }
+
+    fn forget(&mut self, id: u32) {
+        let of_group = |(key, _): (&(u32, D::Key), &Entry)| key.clone();
+        let values = self.counts.range((id, D::Key::lowest())..).map(of_group);
+        let values: Vec<(u32, D::Key)> = values.take_while(|key| key.0 == id).collect();
+        for key in values {
+            self.heap -= D::heap_bytes(&key.1);
+            if self.counts.remove(&key).is_some_and(|entry| entry.sealed) {
+                self.gone.push(key);
+            }
+        }
+    }
+
     fn load_entries(&mut self, ids: &[u32], values: &ArrayRef, counts: &Int64Array) {
         let reader = D::reader(values);
         for (row, id) in ids.iter().enumerate() {

@@ -10,8 +10,11 @@
 //! * *keyed*: of the row only its key is needed (the right side of most semi and anti joins); the
 //!   key's own id and total are the row. Table: key -> `_weight`.
 //!
+//! A side that forgets by a watermark keeps a multiset.
+//!
 //! Links are stored as id + 1, so that 0, which new slots hold, is the end of a chain.
 
+use crate::closing::below;
 use arrow::array::*;
 use arrow::datatypes::*;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -161,6 +164,8 @@ struct Multiset {
     previous: Chunked<u32>,
     flags: Chunked<u8>,
     dirty: Vec<u32>,
+    /// Rows in chains.
+    linked: usize,
 }
 
 impl Side {
@@ -209,6 +214,7 @@ impl Side {
                 previous: Chunked::new(),
                 flags: Chunked::new(),
                 dirty: Vec::new(),
+                linked: 0,
             }))
         };
         {
@@ -396,6 +402,50 @@ impl Side {
                     side.heads.set(key, 0);
                     mark_dirty(side.flags.get_mut(key), key, dirty);
                 }
+            }
+        }
+    }
+
+    /// How many rows are kept.
+    pub fn len(&self, keys: &Keys) -> usize {
+        match &self.rows {
+            Rows::Appended { store, .. } => store.len(),
+            Rows::Multiset(m) => m.linked,
+            Rows::Keyed { .. } => keys.index.len(),
+        }
+    }
+
+    /// Forgets the rows whose value in a stored column of the input is below a watermark.
+    pub fn close(&mut self, keys: &mut Keys, column: usize, watermark: i64) {
+        let live: Vec<u32> = match &self.rows {
+            Rows::Appended { .. } => Vec::new(),
+            Rows::Multiset(m) => {
+                let live = m.index.live_ids();
+                live.filter(|id| m.weights.get(*id) != 0).collect()
+            }
+            Rows::Keyed { .. } => {
+                let totals = &keys.sides[self.port].totals;
+                let live = keys.index.live_ids();
+                live.filter(|id| totals.get(*id) != 0).collect()
+            }
+        };
+        let stored = self.stored_at(column);
+        let mut emptied = Vec::new();
+        for rows in live.chunks(PIECE_ROWS) {
+            let values = self.gather(keys, &[stored], rows).remove(0);
+            let closed = below(rows, &values, watermark);
+            self.take_from_totals(keys, &closed);
+            self.forget(keys, closed.into_iter(), &mut emptied);
+        }
+        keys.remove_unused(&emptied);
+    }
+
+    /// The rows do not count for their keys any more.
+    fn take_from_totals(&self, keys: &mut Keys, rows: &[u32]) {
+        let side = &mut keys.sides[self.port];
+        if let (Rows::Multiset(m), true) = (&self.rows, side.has_totals) {
+            for row in rows {
+                *side.totals.get_mut(m.key_of.get(*row)) -= m.weights.get(*row);
             }
         }
     }
@@ -729,6 +779,7 @@ impl Multiset {
         self.weights.set(id, after);
         mark_dirty(self.flags.get_mut(id), id, &mut self.dirty);
         if before == 0 && after != 0 {
+            self.linked += 1;
             let head = side.heads.get(key);
             self.key_of.set(id, key);
             self.previous.set(id, 0);
@@ -738,6 +789,7 @@ impl Multiset {
             }
             side.heads.set(key, id + 1);
         } else if before != 0 && after == 0 {
+            self.linked -= 1;
             let (previous, following) = (self.previous.get(id), next.get(id));
             if following != 0 {
                 self.previous.set(following - 1, previous);

@@ -160,6 +160,7 @@ impl Case {
             right_append_only: self.append_only[1],
             left_table: 4,
             right_table: 5,
+            closes: [None, None],
         })
     }
 
@@ -678,6 +679,7 @@ fn measure() {
             right_append_only,
             left_table: 0,
             right_table: 1,
+            closes: [None, None],
         });
         let (build, probe) = (250_000i64, 4_000_000i64);
         let mut out = Count(0);

@@ -9,6 +9,7 @@
 use super::difference::Difference;
 use super::partitions::{Partitions, Pending, internal};
 use crate::aggregate::over_frames;
+use crate::closing::Closing;
 use crate::{Barrier, Operator, Out};
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, ListArray, UInt32Array};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
@@ -69,6 +70,12 @@ impl Collect {
             group: group.to_vec(),
             output: output.clone(),
         }
+    }
+
+    /// Partitions below this watermark of a column of theirs never change again.
+    pub fn closes(mut self, closing: Option<Closing>) -> Collect {
+        self.partitions = self.partitions.closes(closing);
+        self
     }
 
     fn evaluate(&self, groups: &Groups) -> Result<Vec<ArrayRef>> {
@@ -280,7 +287,7 @@ impl Operator for Collect {
         Ok(())
     }
 
-    fn on_barrier(&mut self, _barrier: &Barrier, out: &mut dyn Out) -> Result<()> {
+    fn on_barrier(&mut self, barrier: &Barrier, out: &mut dyn Out) -> Result<()> {
         let pending = self.partitions.take_pending();
         let (mut old, mut new) = (Groups::default(), Groups::default());
         let mut left = Vec::new();
@@ -296,7 +303,7 @@ impl Operator for Collect {
         }
         self.send(&old, &new, out)?;
         self.partitions.free(&mut left);
-        Ok(())
+        self.partitions.forget_closed(barrier)
     }
 
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {

@@ -6,6 +6,8 @@
 //! [`Partitions::pending`] for the barrier. A row that has gone leaves the list with the barrier;
 //! if a checkpoint knows of it, its values stay until the next seal has told of its end.
 
+use crate::Barrier;
+use crate::closing::{Closing, below};
 use crate::values::nullable;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::buffer::BooleanBuffer;
@@ -74,6 +76,8 @@ pub(super) struct Partitions {
     gone: Vec<u32>,
     /// Partitions that had no row left at some barrier.
     emptied: Vec<u32>,
+    /// Partitions below this watermark of a partition column never change again.
+    closing: Option<Closing>,
     spec: TableSpec,
 }
 
@@ -140,8 +144,50 @@ impl Partitions {
             dirty: Vec::new(),
             gone: Vec::new(),
             emptied: Vec::new(),
+            closing: None,
             spec,
         }
+    }
+
+    /// Partitions below this watermark of a partition column never change again.
+    pub fn closes(mut self, closing: Option<Closing>) -> Partitions {
+        self.closing = closing;
+        self
+    }
+
+    /// Forgets partitions that the barrier has closed, if it is worth while. Nothing waits for the
+    /// barrier any more.
+    pub fn forget_closed(&mut self, barrier: &Barrier) -> Result<()> {
+        let Some(mut closing) = self.closing.take() else {
+            return Ok(());
+        };
+        if let Some(watermark) = closing.due(barrier, self.listed)? {
+            let live: Vec<u32> = self.index.live_ids().collect();
+            let mut left = Vec::new();
+            for partitions in live.chunks(PIECE_ROWS) {
+                let values = self.partition_values(closing.column(), partitions)?;
+                for partition in below(partitions, &values, watermark) {
+                    self.empty(partition, &mut left);
+                }
+                self.free(&mut left);
+            }
+            closing.forgot(self.listed);
+        }
+        self.closing = Some(closing);
+        Ok(())
+    }
+
+    /// The values of some partitions in a column of the input by which they are partitioned.
+    pub fn partition_values(&self, column: usize, partitions: &[u32]) -> Result<ArrayRef> {
+        match self.kept[column] {
+            Kept::Partition(at) => Ok(self.index.gather_one(at, partitions)),
+            Kept::Row(_) => Err(Error::internal("rows are not partitioned by this column")),
+        }
+    }
+
+    /// The partitions that have had rows since the last seal.
+    pub fn all(&self) -> impl Iterator<Item = u32> {
+        self.index.live_ids()
     }
 
     /// The rows of a partition, those among them that wait for the barrier.
@@ -400,6 +446,13 @@ impl Partitions {
             self.mark_dirty(row);
             left.push(row);
             self.note_if_empty(partition);
+        }
+    }
+
+    /// Takes all rows of a partition out.
+    pub fn empty(&mut self, partition: u32, left: &mut Vec<u32>) {
+        while !self.list(partition).is_empty() {
+            self.pop(partition, left);
         }
     }
 

@@ -10,6 +10,7 @@
 
 use super::difference::SENT_ROWS;
 use super::partitions::{Partitions, Pending, record_batch};
+use crate::closing::Closing;
 use crate::{Barrier, Operator, Out};
 use arrow::array::Int64Array;
 use arrow::datatypes::SchemaRef;
@@ -41,6 +42,8 @@ pub struct TopNConfig<'a> {
     pub append_only: bool,
     /// Number of the state table.
     pub table: u32,
+    /// Partitions below this watermark never change again.
+    pub closes: Option<Closing>,
 }
 
 /// `Op::TopN`.
@@ -79,7 +82,8 @@ impl TopN {
                 config.order,
                 bound,
                 config.table,
-            ),
+            )
+            .closes(config.closes),
             wanted: Wanted {
                 ranking: config.ranking,
                 skip: config.skip,
@@ -121,7 +125,7 @@ impl Operator for TopN {
         Ok(())
     }
 
-    fn on_barrier(&mut self, _barrier: &Barrier, out: &mut dyn Out) -> Result<()> {
+    fn on_barrier(&mut self, barrier: &Barrier, out: &mut dyn Out) -> Result<()> {
         let pending = self.partitions.take_pending();
         let (mut left, mut found) = (Vec::new(), Found::default());
         let mut seen = 0;
@@ -145,7 +149,7 @@ impl Operator for TopN {
         }
         found.send(&self.partitions, &self.output, self.numbered, out)?;
         self.partitions.free(&mut left);
-        Ok(())
+        self.partitions.forget_closed(barrier)
     }
 
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {
@@ -172,6 +176,7 @@ impl PartialTopN {
             numbered: false,
             append_only: true,
             table: 0,
+            closes: None,
         };
         PartialTopN {
             top: TopN::new(config),

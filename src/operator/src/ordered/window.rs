@@ -9,6 +9,7 @@
 use super::calls::{Calls, Reach};
 use super::difference::Difference;
 use super::partitions::{Partitions, Pending};
+use crate::closing::Closing;
 use crate::{Barrier, Operator, Out};
 use arrow::datatypes::SchemaRef;
 use std::ops::Range;
@@ -47,6 +48,12 @@ impl Window {
             width: input.fields().len(),
             output: output.clone(),
         }
+    }
+
+    /// Partitions below this watermark of a column of theirs never change again.
+    pub fn closes(mut self, closing: Option<Closing>) -> Window {
+        self.partitions = self.partitions.closes(closing);
+        self
     }
 
     /// Adds the rows of a partition that changes reach, as they were and as they are.
@@ -157,7 +164,7 @@ impl Operator for Window {
         Ok(())
     }
 
-    fn on_barrier(&mut self, _barrier: &Barrier, out: &mut dyn Out) -> Result<()> {
+    fn on_barrier(&mut self, barrier: &Barrier, out: &mut dyn Out) -> Result<()> {
         let pending = self.partitions.take_pending();
         let (mut reached, mut left) = (Reached::default(), Vec::new());
         for changes in pending.chunk_by(|a, b| a.partition == b.partition) {
@@ -172,7 +179,7 @@ impl Operator for Window {
         }
         self.send(&reached, out)?;
         self.partitions.free(&mut left);
-        Ok(())
+        self.partitions.forget_closed(barrier)
     }
 
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {

@@ -220,6 +220,7 @@ fn barrier(o: &mut Upsert, horizon_ms: i64) {
             clock: 0,
             checkpoint: true,
             horizon_ms,
+            watermarks: Default::default(),
         },
         &mut Collected::default(),
     )

@@ -165,6 +165,7 @@ fn job(depth: usize) -> JobPlan {
             output: Output::Relation,
         }],
         tables: 1,
+        watermarks: Vec::new(),
     }
 }
 

@@ -1,13 +1,13 @@
 //! Operators over rows in order, as text.
 
-use super::{aggregate_name, list, names};
-use arrow_schema::Schema;
+use super::{aggregate_name, closing, expr, list, names};
+use arrow_schema::{DataType, Field, Schema};
 use tidemark_plan::{
-    CollectCall, CollectFunction, Frame, FrameBound, FrameUnits, Op, Ranking, SortKey, WindowCall,
-    WindowFunction,
+    CollectCall, CollectFunction, Frame, FrameBound, FrameUnits, Kept, Op, Ranking, SortKey,
+    WindowCall, WindowFunction,
 };
 
-/// A `TopN`, `PartialTopN` or `Window` over these columns.
+/// One of them over these columns.
 pub(super) fn ordered(op: &Op, below: &Schema) -> String {
     match op {
         Op::TopN {
@@ -18,16 +18,18 @@ pub(super) fn ordered(op: &Op, below: &Schema) -> String {
             take,
             numbered,
             table,
+            closes,
         } => {
             let number =
                 |name: &str, n: Option<u64>| n.map_or(String::new(), |n| format!(" {name}={n}"));
             format!(
-                "TopN {}{}{} by={}{} table={table}",
+                "TopN {}{}{} by={}{} table={table}{}",
                 order_of(below, partition, order),
                 number("skip", Some(*skip).filter(|n| *n > 0)),
                 number("take", *take),
                 ranking_name(*ranking),
                 if *numbered { " numbered" } else { "" },
+                closing(below, closes),
             )
         }
         Op::PartialTopN {
@@ -43,19 +45,55 @@ pub(super) fn ordered(op: &Op, below: &Schema) -> String {
             order,
             calls,
             table,
+            closes,
         } => format!(
-            "Window {} calls=[{}] table={table}",
+            "Window {} calls=[{}] table={table}{}",
             order_of(below, partition, order),
-            list(calls, |c| call(c, below))
+            list(calls, |c| call(c, below)),
+            closing(below, closes)
         ),
         Op::Collect {
             group,
             calls,
             table,
+            closes,
         } => format!(
-            "Collect group=[{}] calls=[{}] table={table}",
+            "Collect group=[{}] calls=[{}] table={table}{}",
             names(below, group),
-            list(calls, |c| collect_call(c, below))
+            list(calls, |c| collect_call(c, below)),
+            closing(below, closes)
+        ),
+        Op::TemporalFilter {
+            keys,
+            moment,
+            kept,
+            inclusive,
+            bound,
+            table,
+            ..
+        } => {
+            let clock = Schema::new(vec![Field::new("now()", DataType::Null, false)]);
+            let compared = match (kept, inclusive) {
+                (Kept::After, false) => ">",
+                (Kept::After, true) => ">=",
+                (Kept::Before, false) => "<",
+                (Kept::Before, true) => "<=",
+            };
+            format!(
+                "TemporalFilter {} {compared} {} by=[{}] table={table}",
+                below.field(*moment).name(),
+                expr(bound, &clock),
+                names(below, keys)
+            )
+        }
+        Op::EmitOnClose {
+            keys,
+            table,
+            closes,
+        } => format!(
+            "EmitOnClose by=[{}] table={table}{}",
+            names(below, keys),
+            closing(below, closes)
         ),
         _ => String::new(),
     }

@@ -105,6 +105,7 @@ impl Builder {
             group: group.clone(),
             calls,
             table,
+            closes: None,
         };
         let mut stream = input.wrap(
             op,

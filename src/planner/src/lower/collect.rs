@@ -86,6 +86,7 @@ impl Builder {
             group: group.clone(),
             calls,
             table: self.tables(1),
+            closes: None,
         };
         let mut stream = input.wrap(op, schema, properties);
         stream.partitions = vec![group];

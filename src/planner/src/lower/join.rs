@@ -17,6 +17,7 @@
 //! with a residual, the union of the semi join with true and the anti join with false.
 
 use crate::lower::dependent::implied_pairs;
+use crate::lower::temporal::parted;
 use crate::lower::{Builder, Stream, narrowest, schema_of, to_expr, union_all};
 use arrow_schema::{DataType, Field, Schema};
 use datafusion_common::{JoinType, NullEquality};
@@ -43,6 +44,9 @@ struct Sides {
 
 impl Builder {
     pub(super) fn join(&mut self, join: &Join) -> Result<Stream> {
+        if let Some(stream) = self.join_by_clock(join)? {
+            return Ok(stream);
+        }
         let output = schema_of(&join.schema);
         let stream = match join.join_type {
             JoinType::Inner => self.keyed(join, JoinKind::Inner)?,
@@ -58,6 +62,21 @@ impl Builder {
             JoinType::RightMark => return Err(Error::unsupported("EXISTS in this place")),
         };
         Ok(stream.with_schema(output))
+    }
+
+    /// An inner join whose condition compares with the clock: what of it does is a filter above.
+    fn join_by_clock(&mut self, join: &Join) -> Result<Option<Stream>> {
+        let (JoinType::Inner, Some(filter)) = (join.join_type, &join.filter) else {
+            return Ok(None);
+        };
+        let (clocked, others) = parted(filter);
+        if clocked.is_empty() {
+            return Ok(None);
+        }
+        let mut without = join.clone();
+        without.filter = others;
+        let joined = self.join(&without)?;
+        Ok(Some(self.temporal(joined, &clocked, &join.schema)?))
     }
 
     fn sides(&mut self, join: &Join) -> Result<Sides> {
@@ -203,6 +222,8 @@ impl Builder {
             output,
             left_table,
             right_table: left_table + 1,
+            left_closes: None,
+            right_closes: None,
         };
         let node = Node {
             op,

@@ -8,19 +8,22 @@ mod aggregate;
 mod collect;
 mod columns;
 mod dependent;
+mod emit_on_close;
 mod expr;
 mod exprs;
 mod join;
 mod materialize;
 mod prune;
 mod stream;
+pub(crate) mod temporal;
 mod top_n;
 mod unnest;
+mod watermarks;
 mod window;
 
 use crate::bind::Table;
 use arrow_schema::SchemaRef;
-use datafusion_expr::logical_plan::{Distinct, TableScan};
+use datafusion_expr::logical_plan::{Distinct, Filter, TableScan};
 use datafusion_expr::{LogicalPlan, Sort};
 use std::sync::Arc;
 use tidemark_common::{Error, Result};
@@ -36,7 +39,12 @@ impl Builder {
     pub(crate) fn lower(&mut self, plan: &LogicalPlan) -> Result<Stream> {
         let schema = || schema_of(plan.schema());
         match plan {
-            LogicalPlan::TableScan(scan) => tap(scan),
+            LogicalPlan::TableScan(scan) => {
+                if let Some(table) = scan.source.downcast_ref::<Table>() {
+                    self.tap(&table.relation);
+                }
+                tap(scan)
+            }
             LogicalPlan::SubqueryAlias(alias) => {
                 Ok(self.lower(&alias.input)?.with_schema(schema()))
             }
@@ -50,11 +58,14 @@ impl Builder {
                 Ok(input.project(exprs, schema()))
             }
             LogicalPlan::Filter(filter) => {
-                if let Some(stream) = self.numbered(filter)? {
-                    return Ok(stream);
-                }
-                let input = self.lower(&filter.input)?;
-                Ok(input.filter(to_expr(&filter.predicate, filter.input.schema())?))
+                let (clocked, others) = temporal::parted(&filter.predicate);
+                let stream = match others {
+                    None => self.lower(&filter.input)?,
+                    Some(predicate) => {
+                        self.filter(&Filter::new(predicate, filter.input.clone()))?
+                    }
+                };
+                self.temporal(stream, &clocked, filter.input.schema())
             }
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             LogicalPlan::Distinct(Distinct::All(input)) => {
@@ -111,6 +122,17 @@ impl Builder {
                 other.display().to_string().trim_end_matches([':', ' '])
             ))),
         }
+    }
+}
+
+impl Builder {
+    /// A filter that asks for no clock.
+    fn filter(&mut self, filter: &Filter) -> Result<Stream> {
+        if let Some(stream) = self.numbered(filter)? {
+            return Ok(stream);
+        }
+        let input = self.lower(&filter.input)?;
+        Ok(input.filter(to_expr(&filter.predicate, filter.input.schema())?))
     }
 }
 

@@ -154,6 +154,7 @@ impl Pruner<'_> {
             Op::TopN { .. } | Op::PartialTopN { .. } => self.top_n(node, &needed),
             Op::Window { .. } => self.window(node, &needed),
             Op::Collect { .. } => self.collect(node),
+            Op::EmitOnClose { .. } | Op::TemporalFilter { .. } => self.waiting(node, &needed),
             Op::SourceRead { .. } | Op::TableRead => whole(node),
             Op::Upsert { .. } | Op::Materialize { .. } | Op::Sink { .. } => {
                 let below = input(&mut node);
@@ -324,6 +325,21 @@ impl Pruner<'_> {
         let appended = wanted.iter().map(|c| node.schema.field(width + c).clone());
         let appended = appended.collect();
         (appended_to(node, below, &places, appended), places)
+    }
+
+    fn waiting(&mut self, mut node: Node, needed: &BTreeSet<usize>) -> (Node, Places) {
+        let below = node.inputs.remove(0);
+        let (keys, column) = match &mut node.op {
+            Op::EmitOnClose { keys, closes, .. } => (keys, closes.as_mut().map(|c| &mut c.column)),
+            Op::TemporalFilter { keys, moment, .. } => (keys, Some(moment)),
+            _ => unreachable!("called for what waits"),
+        };
+        let reads = needed.iter().chain(keys.iter()).copied();
+        let (below, places) = self.prune(below, &reads.collect());
+        for column in keys.iter_mut().chain(column) {
+            *column = places[*column].unwrap_or(*column);
+        }
+        (appended_to(node, below, &places, Vec::new()), places)
     }
 
     fn collect(&mut self, mut node: Node) -> (Node, Places) {

@@ -7,12 +7,15 @@
 
 use crate::lower::exprs::{count_columns, is_trivial, remap, size, substitute};
 use crate::lower::prune::prune_fragments;
+use crate::lower::watermarks::{Tapped, follow, of_relation};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::DFSchema;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result};
 pub(crate) use tidemark_plan::narrowest;
-use tidemark_plan::{BinaryOp, Expr, Fragment, JobPlan, Literal, Node, Op, Output, Properties};
+use tidemark_plan::{
+    BinaryOp, Expr, Fragment, JobPlan, Literal, Node, Op, Output, Properties, Relation,
+};
 
 /// A changelog under construction.
 #[derive(Clone, Debug)]
@@ -160,6 +163,8 @@ impl Stream {
                 output,
                 left_table,
                 right_table,
+                left_closes,
+                right_closes,
             } => {
                 let mut used: Vec<usize> = Vec::new();
                 for e in &exprs {
@@ -183,6 +188,8 @@ impl Stream {
                     output,
                     left_table,
                     right_table,
+                    left_closes,
+                    right_closes,
                 };
                 if columns_only {
                     Node {
@@ -312,9 +319,11 @@ fn stays_small(row: &[Expr], exprs: &[Expr]) -> bool {
 
 /// Cuts trees into fragments and numbers state tables.
 pub(crate) struct Builder {
-    relation: RelationId,
-    fragments: Vec<Fragment>,
+    pub(super) relation: RelationId,
+    pub(super) fragments: Vec<Fragment>,
     tables: u32,
+    /// Watermarks of the relations that it reads.
+    pub(super) tapped: Tapped,
     /// What the person should know.
     pub(crate) notices: Vec<String>,
 }
@@ -325,6 +334,7 @@ impl Builder {
             relation,
             fragments: Vec::new(),
             tables: 0,
+            tapped: Tapped::new(),
             notices: Vec::new(),
         }
     }
@@ -333,6 +343,11 @@ impl Builder {
     pub(crate) fn tables(&mut self, count: u32) -> u32 {
         self.tables += count;
         self.tables - count
+    }
+
+    /// A relation is read: its watermarks matter.
+    pub(super) fn tap(&mut self, relation: &Relation) {
+        self.tapped.insert(relation.id, of_relation(relation));
     }
 
     pub(crate) fn notice(&mut self, text: impl Into<String>) {
@@ -399,6 +414,7 @@ impl Builder {
     pub(crate) fn finish(mut self, stream: Stream) -> Result<(JobPlan, Vec<String>)> {
         self.cut(stream.node, Output::Relation);
         prune_fragments(&mut self.fragments);
+        let watermarks = follow(self.relation, &mut self.fragments, &self.tapped);
         if self.fragments.iter().any(is_keyed_by_records) {
             return Err(Error::unsupported(
                 "a query that is grouped, united or made distinct by whole rows is not maintained",
@@ -409,6 +425,7 @@ impl Builder {
             relation: self.relation,
             fragments: self.fragments,
             tables: self.tables,
+            watermarks,
         };
         Ok((job, self.notices))
     }

@@ -310,6 +310,7 @@ impl Builder {
             take: first.take,
             numbered: first.numbered,
             table: self.tables(1),
+            closes: None,
         };
         input.wrap(
             op,

@@ -92,6 +92,7 @@ impl Builder {
             order: group.order,
             calls: group.calls,
             table: self.tables(1),
+            closes: None,
         };
         input.wrap(op, schema, properties)
     }

@@ -529,10 +529,7 @@ impl Front<'_> {
                     || is_word(token, "format") && matches!(next, Token::Word(_))
             };
             let (query, text, emit) = self.query_up_to(stop)?;
-            if emit {
-                return Err(Error::unsupported("EMIT ON WINDOW CLOSE is not supported"));
-            }
-            SinkInput::Query(query, text)
+            SinkInput::Query(query, text, emit)
         } else {
             return Err(self.unexpected("FROM relation or AS query"));
         };

@@ -97,7 +97,7 @@ fn sinks_end_their_query_before_with() {
     let StatementKind::CreateSink(sink) = kind else {
         panic!("{kind:?}")
     };
-    let SinkInput::Query(_, text) = &sink.input else {
+    let SinkInput::Query(_, text, _) = &sink.input else {
         panic!("{:?}", sink.input)
     };
     assert_eq!(

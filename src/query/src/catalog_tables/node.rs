@@ -140,6 +140,19 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
                 ),
                 ("late_rows", longs(rows.iter().map(|r| r.late_rows as i64))),
                 (
+                    "watermark",
+                    Arc::new(TimestampMicrosecondArray::from_iter(
+                        rows.iter().map(|r| r.watermark.as_ref()?.micros),
+                    )),
+                ),
+                (
+                    "held_back_by",
+                    Arc::new(StringArray::from_iter(
+                        rows.iter()
+                            .map(|r| r.watermark.as_ref()?.held_back_by.clone()),
+                    )),
+                ),
+                (
                     "undelivered_epochs",
                     longs(rows.iter().map(|r| r.undelivered_epochs as i64)),
                 ),

@@ -75,13 +75,13 @@ impl Worker {
                     if let Some(rows) = rows.take() {
                         self.deliver(id, fragment, leaf, Message::Changes(rows, None));
                     }
-                    self.deliver(id, fragment, leaf, Message::Barrier(barrier));
+                    self.deliver(id, fragment, leaf, Message::Barrier(barrier.clone()));
                 }
                 InputKind::Tap { upstream, .. } if joins => {
                     // The source begins after this barrier: the leaf has nothing to catch up with.
                     let upstream = *upstream;
                     if !self.jobs.contains_key(&upstream) {
-                        self.feed(id, fragment, leaf, Message::Barrier(barrier));
+                        self.feed(id, fragment, leaf, Message::Barrier(barrier.clone()));
                         self.release(id, fragment, leaf);
                     }
                 }
@@ -183,6 +183,9 @@ impl Worker {
                 Err(error) => return self.fail(id, error),
             }
             source.barriers.pop_front();
+            if let Some(watermark) = command.watermarks.get(&id) {
+                source.keep_promise(*watermark);
+            }
             let positions = source.positions();
             let (fragment, leaf) = (*fragment, *leaf);
             let (unlogged, errors) = source.take_unlogged();
@@ -320,7 +323,7 @@ impl Worker {
             });
         }
         for (tapping, input) in joining {
-            self.begin_at_join(id, tapping, input, barrier);
+            self.begin_at_join(id, tapping, input, barrier.clone());
         }
         if counts {
             self.has_passed.insert(id, barrier.epoch);
@@ -339,5 +342,6 @@ pub(super) fn barrier_of(command: &BarrierCommand, job: RelationId) -> Barrier {
         clock: command.clock,
         checkpoint: command.checkpoint,
         horizon_ms,
+        watermarks: command.watermarks.clone(),
     }
 }

@@ -182,7 +182,7 @@ impl Worker {
         if let Some((end, barrier)) = &catch_up.end
             && catch_up.source.has_reached(end)
         {
-            let barrier = *barrier;
+            let barrier = barrier.clone();
             *state = TapState::Live;
             self.feed(id, fragment, leaf, Message::Barrier(barrier));
             self.release(id, fragment, leaf);
@@ -231,7 +231,7 @@ impl Worker {
         else {
             return Ok(false);
         };
-        let (fragment, leaf, barrier) = (*fragment, *leaf, *barrier);
+        let (fragment, leaf, barrier) = (*fragment, *leaf, barrier.clone());
         let whole = |batch: ChangeBatch| {
             let columns: Vec<usize> = (0..batch.rows().num_columns()).collect();
             pick(&batch, &columns, &columns, schema)

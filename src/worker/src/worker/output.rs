@@ -87,10 +87,10 @@ impl ActorOutput<'_> {
     }
 
     fn barrier(&mut self, closed: Closed) {
-        let barrier = closed.barrier;
+        let barrier = &closed.barrier;
         if matches!(self.route, Route::Taps) {
             let told = self.taps.iter().filter(|t| barrier.epoch > t.after);
-            let told = told.map(|tap| tap.delivery(Message::Barrier(barrier)));
+            let told = told.map(|tap| tap.delivery(Message::Barrier(barrier.clone())));
             self.router.local.extend(told);
         } else {
             self.router.send_barrier(self.id, self.route, barrier);

@@ -40,6 +40,7 @@ impl Case {
             numbered: self.numbered,
             append_only: self.append_only,
             table: 3,
+            closes: None,
         })
     }
 

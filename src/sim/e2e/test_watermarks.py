@@ -1,0 +1,139 @@
+"""Watermarks: what they close, who holds them back, what is late; across kills, and for as long as it takes."""
+
+import datetime
+import random
+
+from harness import eventually
+
+START = datetime.datetime(2026, 1, 1)
+
+
+def moment(seconds):
+    return (START + datetime.timedelta(seconds=seconds)).isoformat(sep=" ")
+
+
+def send(kafka, topic, partition, *rows):
+    """Each row: seconds, key, value."""
+    kafka.produce(topic, [(None, {"k": k, "v": v, "at": moment(at)}) for at, k, v in rows], partition=partition)
+
+
+def source(kafka, name, topic, delay="2 seconds", **options):
+    return (f"CREATE SOURCE {name} (k INT, v INT, at TIMESTAMP, WATERMARK FOR at AS at - INTERVAL '{delay}') "
+            f"WITH ({kafka.options(topic, **options)}) FORMAT PLAIN ENCODE JSON")
+
+
+def per_window(name, of, tail="EMIT ON WINDOW CLOSE"):
+    return (f"CREATE MATERIALIZED VIEW {name} AS SELECT window_start, k, count(*) AS n, sum(v) AS s "
+            f"FROM TUMBLE({of}, at, INTERVAL '10 seconds') GROUP BY window_start, k {tail}")
+
+
+def read(server, view):
+    rows = server.query(f"SELECT window_start, k, n, s FROM {view} ORDER BY 1, 2")
+    return [(int((at - START).total_seconds()), k, n, s) for at, k, n, s in rows]
+
+
+def test_a_window_is_sent_once_when_it_has_closed(kafka, own_server, unique):
+    topic, out = kafka.create_topic(unique("closing"), 2), kafka.create_topic(unique("closed"), 1)
+    own_server.start()
+    own_server.query(source(kafka, "s", topic))
+    own_server.query(per_window("v", "s"))
+    own_server.query(f"CREATE SINK k FROM v WITH ({kafka.options(out)}) FORMAT PLAIN ENCODE JSON")
+    send(kafka, topic, 0, (1, 1, 5), (3, 2, 7), (9, 1, 6), (12, 1, 1))
+    send(kafka, topic, 1, (2, 1, 8))
+    counted = "SELECT sum(rows) FROM tidemark.jobs WHERE name = 'public.s'"
+    eventually(lambda: own_server.value(counted) == 5)
+    assert read(own_server, "v") == []
+    # The other partition is where the first one was; neither has passed 10 + 2 seconds.
+    send(kafka, topic, 1, (11, 2, 1))
+    eventually(lambda: own_server.value(counted) == 6)
+    assert read(own_server, "v") == []
+    send(kafka, topic, 0, (30, 1, 2))
+    send(kafka, topic, 1, (13, 2, 2))
+    first = [(0, 1, 3, 19), (0, 2, 1, 7)]
+    eventually(lambda: read(own_server, "v") == first)
+    # Late: its partition has passed its window.
+    send(kafka, topic, 0, (5, 1, 100))
+    eventually(lambda: own_server.value("SELECT late_rows FROM tidemark.jobs WHERE name = 'public.s'") == 1)
+    own_server.kill()
+    send(kafka, topic, 1, (31, 1, 3), (45, 1, 1))
+    own_server.start(workers=3)
+    second = first + [(10, 1, 1, 1), (10, 2, 2, 3)]
+    eventually(lambda: read(own_server, "v") == second)
+    eventually(lambda: len(kafka.read(out)) == 4)
+    sent = [(row["k"], row["n"], row["s"]) for row in (record.value for record in kafka.read(out))]
+    assert sorted(sent) == sorted((k, n, s) for _, k, n, s in second)
+    held_back = own_server.query("SELECT watermark, held_back_by FROM tidemark.jobs WHERE name = 'public.v'")
+    assert held_back == [(START + datetime.timedelta(seconds=28), "public.s, partition 0")]
+
+
+def test_windows_close_the_same_through_kills(kafka, own_server, unique):
+    """Views that emit on close and views that keep all windows agree about the windows that have closed; a view over the first one, too."""
+    topic, dice = kafka.create_topic(unique("kills"), 3), random.Random(7)
+    own_server.start()
+    own_server.query(source(kafka, "s", topic))
+    own_server.query(per_window("closed", "s"))
+    own_server.query(per_window("all_of_them", "s", ""))
+    own_server.query("CREATE MATERIALIZED VIEW above AS SELECT window_start AS w, sum(n)::bigint AS n FROM closed GROUP BY window_start EMIT ON WINDOW CLOSE")
+    now = 0
+    for lap in range(8):
+        for _ in range(20):
+            now += dice.randrange(4)
+            for partition in range(3):
+                rows = [(max(0, now - dice.randrange(3)), dice.randrange(3), dice.randrange(100)) for _ in range(dice.randrange(1, 6))]
+                send(kafka, topic, partition, *sorted(rows))
+        if lap % 2:
+            own_server.kill()
+            own_server.start(workers=dice.randrange(1, 4))
+    # One row per partition far ahead closes all before it.
+    for partition in range(3):
+        send(kafka, topic, partition, (now + 100, 0, 0))
+    expected = lambda: [row for row in read(own_server, "all_of_them") if row[0] < now + 80]
+    eventually(lambda: len(expected()) > 20 and read(own_server, "closed") == expected(), timeout=60)
+    totals = own_server.query("SELECT window_start, sum(n)::bigint FROM closed GROUP BY 1 ORDER BY 1")
+    eventually(lambda: own_server.query("SELECT w, n FROM above ORDER BY 1") == totals)
+
+
+def test_an_idle_partition_holds_back_for_its_timeout_only(kafka, own_server, unique):
+    topic = kafka.create_topic(unique("idle"), 2)
+    own_server.start()
+    own_server.query(source(kafka, "patient", topic))
+    own_server.query(source(kafka, "hasty", topic, idle_timeout="1 s"))
+    own_server.query(per_window("waits", "patient"))
+    own_server.query(per_window("goes_on", "hasty"))
+    send(kafka, topic, 0, (1, 1, 5), (25, 1, 6))
+    eventually(lambda: read(own_server, "goes_on") == [(0, 1, 1, 5)])
+    assert read(own_server, "waits") == []
+    held_back = own_server.value("SELECT held_back_by FROM tidemark.jobs WHERE name = 'public.waits'")
+    assert held_back == "public.patient, partition 1 (no row yet)"
+    # What comes late to the partition that was idle is late.
+    send(kafka, topic, 1, (3, 2, 9), (26, 2, 9))
+    eventually(lambda: own_server.query("SELECT name, late_rows FROM tidemark.jobs WHERE late_rows > 0") == [("public.hasty", 1)])
+    own_server.kill()
+    own_server.start()
+    send(kafka, topic, 0, (60, 1, 1))
+    send(kafka, topic, 1, (60, 1, 1))
+    eventually(lambda: read(own_server, "waits") == [(0, 1, 1, 5), (0, 2, 1, 9), (20, 1, 1, 6), (20, 2, 1, 9)])
+    eventually(lambda: read(own_server, "goes_on") == [(0, 1, 1, 5), (20, 1, 1, 6), (20, 2, 1, 9)])
+
+
+def test_a_join_of_streams_keeps_a_flat_state(kafka, own_server, unique):
+    """A simulated week: rows of both sides within a minute of each other find each other, and what is kept does not grow."""
+    left, right = kafka.create_topic(unique("left"), 1), kafka.create_topic(unique("right"), 1)
+    own_server.start(checkpoint_ms=300)
+    own_server.query(source(kafka, "l", left))
+    own_server.query(source(kafka, "r", right))
+    own_server.query("CREATE MATERIALIZED VIEW pairs AS SELECT l.k, count(*) AS n FROM l JOIN r ON l.k = r.k "
+                     "AND r.at BETWEEN l.at AND l.at + INTERVAL '1 minute' GROUP BY l.k")
+    memory = lambda: own_server.value("SELECT memory_bytes FROM tidemark.jobs WHERE name = 'public.pairs'")
+    seen, expected = [], 0
+    for day in range(7):
+        rows = [(day * 86_400 + n * 17, n % 5, n) for n in range(5_000)]
+        send(kafka, left, 0, *rows)
+        send(kafka, right, 0, *[(at + 10, k, v) for at, k, v in rows])
+        expected += 5_000
+        eventually(lambda: own_server.value("SELECT sum(n)::bigint FROM pairs") == expected, timeout=60)
+        own_server.query("FLUSH")
+        seen.append(memory())
+    # 35,000 rows of each side came; some thousand are kept until the next look at them.
+    assert max(seen[2:]) < 2 * seen[0] + (1 << 20), seen
+    assert "closes=left.at closes=right.at" in str(own_server.query("EXPLAIN ANALYZE MATERIALIZED VIEW pairs"))
