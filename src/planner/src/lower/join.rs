@@ -30,15 +30,15 @@ use tidemark_plan::{
 
 /// Both sides of a join, ready: key columns exist, the residual counts in `left ++ right` with
 /// their helper columns.
-struct Sides {
-    left: Stream,
-    right: Stream,
-    left_keys: Vec<usize>,
-    right_keys: Vec<usize>,
+pub(super) struct Sides {
+    pub left: Stream,
+    pub right: Stream,
+    pub left_keys: Vec<usize>,
+    pub right_keys: Vec<usize>,
     /// Columns of the sides themselves, without helpers.
-    left_width: usize,
-    right_width: usize,
-    residual: Option<Expr>,
+    pub left_width: usize,
+    pub right_width: usize,
+    pub residual: Option<Expr>,
 }
 
 impl Builder {
@@ -60,7 +60,7 @@ impl Builder {
         Ok(stream.with_schema(output))
     }
 
-    fn sides(&mut self, join: &Join) -> Result<Sides> {
+    pub(super) fn sides(&mut self, join: &Join) -> Result<Sides> {
         let left = self.lower(&join.left)?;
         let right = self.lower(&join.right)?;
         let (left_width, right_width) = (

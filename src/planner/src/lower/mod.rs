@@ -14,11 +14,13 @@ mod join;
 mod materialize;
 mod prune;
 mod stream;
+mod timed;
 mod top_n;
 mod unnest;
 mod window;
 
 use crate::bind::Table;
+use crate::timed::TimedJoin;
 use arrow_schema::SchemaRef;
 use datafusion_expr::logical_plan::{Distinct, TableScan};
 use datafusion_expr::{LogicalPlan, Sort};
@@ -100,6 +102,10 @@ impl Builder {
             LogicalPlan::Limit(limit) => self.limit(limit),
             LogicalPlan::Window(window) => self.window(window),
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
+            LogicalPlan::Extension(extension) => match TimedJoin::of(extension) {
+                Some(join) => self.timed(join),
+                None => Err(Error::internal("a node of a plan is not known")),
+            },
             LogicalPlan::RecursiveQuery(_) => {
                 Err(Error::unsupported("WITH RECURSIVE is not supported"))
             }
