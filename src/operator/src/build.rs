@@ -5,9 +5,12 @@ use crate::closing::Closing;
 use crate::expand::Expand;
 use crate::expr::Predicate;
 use crate::filter::Filter;
-use crate::join::{Join, JoinConfig, Residual};
+use crate::join::{Join, JoinConfig, Residual, TemporalConfig, TemporalJoin};
 use crate::materialize::Materialize;
-use crate::ordered::{Collect, EmitOnClose, PartialTopN, TemporalFilter, TopN, TopNConfig, Window};
+use crate::ordered::{
+    AsofConfig, AsofJoin, Collect, EmitOnClose, PartialTopN, TemporalFilter, TopN, TopNConfig,
+    Window,
+};
 use crate::project::Project;
 use crate::sink::Sink;
 pub use crate::sink::SinkOutput;
@@ -241,6 +244,56 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
                 .take()
                 .ok_or_else(|| Error::internal("a sink has nobody who takes its changes"))?;
             Box::new(Sink::new(schema, key.clone(), append_only(0), output))
+        }
+        Op::AsofJoin {
+            outer,
+            left_keys,
+            right_keys,
+            left_time,
+            right_time,
+            comparison,
+            output,
+            left_table,
+            right_table,
+        } => Box::new(AsofJoin::new(AsofConfig {
+            left: input(0)?,
+            right: input(1)?,
+            outer: *outer,
+            left_keys,
+            right_keys,
+            left_time: *left_time,
+            right_time: *right_time,
+            comparison: *comparison,
+            columns: output,
+            output: schema,
+            left_table: *left_table,
+            right_table: *right_table,
+        })),
+        Op::TemporalJoin {
+            outer,
+            left_keys,
+            right_keys,
+            residual,
+            output,
+            table,
+        } => {
+            let (left, right) = (input(0)?, input(1)?);
+            let residual = residual
+                .as_ref()
+                .map(|r| Residual::new(r, &left, &right))
+                .transpose()?;
+            Box::new(TemporalJoin::new(TemporalConfig {
+                outer: *outer,
+                left,
+                right,
+                left_keys: left_keys.clone(),
+                right_keys: right_keys.clone(),
+                residual,
+                columns: output.clone(),
+                output: schema,
+                right_append_only: append_only(1),
+                table: *table,
+            }))
         }
         Op::SourceRead { .. }
         | Op::TableRead

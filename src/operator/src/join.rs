@@ -27,10 +27,12 @@
 
 mod residual;
 mod side;
+mod temporal;
 #[cfg(test)]
 mod tests;
 
 pub use residual::Residual;
+pub use temporal::{TemporalConfig, TemporalJoin};
 
 use crate::closing::Closing;
 use crate::{Barrier, Operator, Out, RowError};

@@ -30,6 +30,8 @@ pub mod report;
 pub mod sink;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+pub(crate) mod two_sided;
 pub mod union;
 pub mod unnest;
 pub mod values;

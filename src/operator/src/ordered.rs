@@ -1,5 +1,5 @@
-//! Rows in order: the first of each partition ([`TopN`]), window functions ([`Window`]), and
-//! aggregates of rows in an order ([`Collect`]).
+//! Rows in order: the first of each partition ([`TopN`]), window functions ([`Window`]), aggregates
+//! of rows in an order ([`Collect`]), and the nearest of other rows ([`AsofJoin`]).
 //!
 //! **Algebra.** None of them is linear: the output is a function of each partition's rows in their
 //! order. What is kept is the partition itself, and what has come of an epoch is kept apart from it
@@ -9,12 +9,13 @@
 //! **Order.** By the sort keys, then by all other columns: so which of equal rows comes first does
 //! not depend on when they came, and is the same after a restart.
 //!
-//! **State.** One table: the rows with their weights, by the vnode of their partition.
+//! **State.** One table per input: the rows with their weights, by the vnode of their partition.
 //!
 //! **Time.** Changes are sent at the barrier. Partitions below the watermark of a column of theirs
 //! are forgotten. [`EmitOnClose`] keeps rows until that has passed them, [`TemporalFilter`] until the
 //! clock has.
 
+mod asof;
 mod calls;
 mod collect;
 mod difference;
@@ -27,6 +28,7 @@ mod top_n;
 mod waiting;
 mod window;
 
+pub use asof::{AsofConfig, AsofJoin};
 pub use collect::Collect;
 pub use emit_on_close::EmitOnClose;
 pub use temporal_filter::TemporalFilter;

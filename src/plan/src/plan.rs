@@ -235,6 +235,46 @@ pub enum Op {
     /// Consolidates each epoch and hands it to the sink's writer. `key`: the columns whose hash
     /// orders changes (all columns if none).
     Sink { key: Vec<usize>, table: u32 },
+    /// Each left row with the one right row of equal keys for which `left_time comparison
+    /// right_time` holds and whose time is the nearest; of several at that time the first by their
+    /// other columns. With `outer`, left rows without such a one have NULLs. What is NULL among
+    /// keys and times finds nothing. Output: `output` picks from left ++ right. No column is both a
+    /// key and a time, or a key twice.
+    AsofJoin {
+        outer: bool,
+        left_keys: Vec<usize>,
+        right_keys: Vec<usize>,
+        left_time: usize,
+        right_time: usize,
+        comparison: Nearest,
+        output: Vec<usize>,
+        left_table: u32,
+        right_table: u32,
+    },
+    /// Each row of an append-only left input with the right rows that its condition finds at the
+    /// end of the epoch in which it comes; what changes later on the right changes nothing. The
+    /// output only grows. Otherwise as an inner or (`outer`) left `Join`.
+    TemporalJoin {
+        outer: bool,
+        left_keys: Vec<usize>,
+        right_keys: Vec<usize>,
+        residual: Option<Expr>,
+        output: Vec<usize>,
+        table: u32,
+    },
+}
+
+/// Which time on the right is the nearest to one on the left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Nearest {
+    /// `left >= right`: the greatest that is not above.
+    AtOrBefore,
+    /// `left > right`: the greatest below.
+    Before,
+    /// `left <= right`: the least that is not below.
+    AtOrAfter,
+    /// `left < right`: the least above.
+    After,
 }
 
 /// A column of an `Unnest`.
@@ -411,6 +451,7 @@ impl JobPlan {
             Op::Window { .. } | Op::Collect { .. } => false,
             Op::EmitOnClose { .. } | Op::TemporalFilter { .. } => false,
             Op::Upsert { .. } | Op::Materialize { .. } => false,
+            Op::AsofJoin { .. } | Op::TemporalJoin { .. } => false,
         })
     }
 

@@ -8,6 +8,7 @@
 //! ```
 
 mod ordered;
+mod timed;
 
 use crate::types::sql_type_name;
 use arrow_schema::Schema;
@@ -99,6 +100,7 @@ fn node(catalog: &Catalog, n: &Node, depth: usize, lines: &mut Vec<String>) {
             all_names(&n.schema)
         ),
         Op::Join { .. } => join(n),
+        Op::AsofJoin { .. } | Op::TemporalJoin { .. } => timed::join(n),
         Op::Aggregate {
             group,
             calls,

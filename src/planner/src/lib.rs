@@ -31,6 +31,7 @@ mod query;
 mod refusals;
 mod signatures;
 pub mod statement;
+mod timed;
 mod types;
 
 use bind::{Expander, Registry, Scopes};
@@ -54,6 +55,7 @@ pub use optimise::{ad_hoc_rules, may_fail};
 pub use parse::{parse, parse_stored};
 pub use signatures::bound;
 pub use statement::{Statement, StatementKind};
+pub use timed::{ad_hoc as timed_joins, mark as join_mark};
 pub use types::{
     BPCHAR, JSONB, NUMERIC, UUID, declared_digits, is_numeric_bytes, sql_type_name,
     sql_type_to_arrow,

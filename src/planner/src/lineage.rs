@@ -3,6 +3,7 @@
 //! on as they are, and through a cast that names them.
 
 use crate::bind::Table;
+use crate::timed::TimedJoin;
 use arrow_schema::{Field, FieldRef};
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::logical_plan::Distinct;
@@ -40,13 +41,10 @@ fn find(plan: &LogicalPlan, column: usize) -> Option<String> {
                 _ => None,
             },
         },
-        LogicalPlan::Join(j) => {
-            let left = j.left.schema().fields().len();
-            if column < left {
-                find(&j.left, column)
-            } else {
-                find(&j.right, column - left)
-            }
+        LogicalPlan::Join(j) => of_sides(&j.left, &j.right, column),
+        LogicalPlan::Extension(e) => {
+            let j = TimedJoin::of(e)?;
+            of_sides(&j.left, &j.right, column)
         }
         LogicalPlan::Union(u) => {
             let mut all = u.inputs.iter().map(|i| find(i, column));
@@ -63,6 +61,14 @@ fn find(plan: &LogicalPlan, column: usize) -> Option<String> {
         LogicalPlan::Limit(l) => find(&l.input, column),
         LogicalPlan::Distinct(Distinct::All(input)) => find(input, column),
         _ => None,
+    }
+}
+
+/// Of a column of a join of these.
+fn of_sides(left: &LogicalPlan, right: &LogicalPlan, column: usize) -> Option<String> {
+    match column.checked_sub(left.schema().fields().len()) {
+        None => find(left, column),
+        Some(column) => find(right, column),
     }
 }
 

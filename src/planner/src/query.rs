@@ -8,7 +8,7 @@ use crate::lower::{Builder, Stream, has_record, materialized, schema_of, to_stor
 use crate::optimise::{analyze, optimise, refuse};
 use crate::options::{flag, on_error, only_options, references};
 use crate::statement::{CreateSink, CreateView, Positions, SinkInput, Statement};
-use crate::{Planned, Planner, Read};
+use crate::{Planned, Planner, Read, timed};
 use arrow_schema::{DataType, Field, Schema};
 use datafusion_common::Result as DataFusionResult;
 use datafusion_common::tree_node::TreeNodeRecursion;
@@ -104,6 +104,10 @@ impl Planner {
         let body = outputs.is_none().then(|| query.body.clone());
         let plan = planner
             .sql_statement_to_plan(ast::Statement::Query(Box::new(query)))
+            .and_then(|plan| match maintained {
+                true => timed::maintained(plan),
+                false => timed::ad_hoc(plan),
+            })
             .map_err(|e| to_error(e, positions))?;
         let fields = plan.schema().fields();
         let columns: Vec<String> = fields.iter().map(|f| f.name().clone()).collect();

@@ -11,6 +11,7 @@ use datafusion_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
     Volatility,
 };
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -261,6 +262,35 @@ fn check(relation: &Relation) {
                     node.inputs
                         .iter()
                         .for_each(|i| assert_eq!(types(&i.schema), types(&node.schema)));
+                }
+                Op::AsofJoin {
+                    left_keys,
+                    right_keys,
+                    left_time,
+                    right_time,
+                    output,
+                    left_table,
+                    right_table,
+                    ..
+                } => {
+                    let (left, right) = (&node.inputs[0].schema, &node.inputs[1].schema);
+                    let columns = [left_keys.as_slice(), &[*left_time]].concat();
+                    let others = [right_keys.as_slice(), &[*right_time]].concat();
+                    let pairs = columns.iter().zip(&others);
+                    for (l, r) in pairs {
+                        assert_eq!(left.field(*l).data_type(), right.field(*r).data_type());
+                    }
+                    for columns in [columns, others] {
+                        let different: BTreeSet<usize> = columns.iter().copied().collect();
+                        assert_eq!(different.len(), columns.len(), "{columns:?}");
+                    }
+                    assert_eq!(output.len(), node.schema.fields().len());
+                    tables.extend([*left_table, *right_table]);
+                }
+                Op::TemporalJoin { output, table, .. } => {
+                    assert!(node.inputs[0].properties.append_only);
+                    assert_eq!(output.len(), node.schema.fields().len());
+                    tables.push(*table);
                 }
                 Op::Upsert { table, .. }
                 | Op::Materialize { table, .. }

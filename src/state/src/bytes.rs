@@ -188,13 +188,15 @@ impl ByteColumn {
         }
     }
 
-    /// How the values of two slots compare, byte by byte; neither is NULL.
-    pub fn order(&self, a: u32, b: u32) -> Ordering {
-        let views = [self.views.get(a), self.views.get(b)];
+    /// How the value of a slot compares with that of a slot of another column, byte by byte; neither
+    /// is NULL.
+    pub fn order(&self, a: u32, other: &ByteColumn, b: u32) -> Ordering {
+        let columns = [self, other];
+        let views = [self.views.get(a), other.views.get(b)];
         let inline = views.map(|v| inline_bytes(&v));
         let value = |i: usize| match views[i][0] as usize {
             len if len <= INLINE => &inline[i][..len],
-            _ => self.stored(&views[i]),
+            _ => columns[i].stored(&views[i]),
         };
         value(0).cmp(value(1))
     }

@@ -21,7 +21,8 @@ use tidemark_plan::SortKey;
 use tidemark_state::chunked::{Chunked, Slots};
 use tidemark_state::table::PIECE_ROWS;
 use tidemark_state::{
-    KeyIndex, OrderedList, Place, SlotColumns, SortBy, StateTable, TableDelta, TableForm, TableSpec,
+    ABSENT, KeyIndex, OrderedList, Place, SlotColumns, SortBy, StateTable, TableDelta, TableForm,
+    TableSpec,
 };
 
 /// A checkpoint has the row.
@@ -78,6 +79,8 @@ pub(super) struct Partitions {
     emptied: Vec<u32>,
     /// Partitions below this watermark of a partition column never change again.
     closing: Option<Closing>,
+    /// Rows have come from a checkpoint.
+    restored: bool,
     spec: TableSpec,
 }
 
@@ -145,6 +148,7 @@ impl Partitions {
             gone: Vec::new(),
             emptied: Vec::new(),
             closing: None,
+            restored: false,
             spec,
         }
     }
@@ -193,6 +197,54 @@ impl Partitions {
     /// The rows of a partition, those among them that wait for the barrier.
     pub fn list(&self, partition: u32) -> &OrderedList {
         &self.lists[partition as usize]
+    }
+
+    /// All ids of rows are below this.
+    pub fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    /// Whether rows have come from a checkpoint since this was asked last.
+    pub fn take_restored(&mut self) -> bool {
+        std::mem::take(&mut self.restored)
+    }
+
+    /// The partitions in use.
+    pub fn all(&self) -> Vec<u32> {
+        self.index.live_ids().collect()
+    }
+
+    /// The partition columns of partitions, each column once.
+    pub fn keys_of(&self, partitions: &[u32]) -> Vec<ArrayRef> {
+        self.index.gather(partitions)
+    }
+
+    /// The partitions of so many keys, ABSENT where there is none.
+    pub fn find(&self, keys: &[ArrayRef], rows: usize) -> Vec<u32> {
+        let mut partitions = Vec::new();
+        self.index
+            .find(keys, &hash_columns(keys, rows), &mut partitions);
+        partitions
+    }
+
+    /// How a row's value compares with that of a row of others; the columns of the input have one
+    /// type, are kept row by row, and are not NULL there.
+    #[inline]
+    pub fn compare_across(
+        &self,
+        column: usize,
+        row: u32,
+        others: &Partitions,
+        other_column: usize,
+        other: u32,
+    ) -> Ordering {
+        let at = |kept: Kept| match kept {
+            Kept::Row(at) => at,
+            Kept::Partition(_) => unreachable!("what is compared is kept row by row"),
+        };
+        let (own, theirs) = (at(self.kept[column]), at(others.kept[other_column]));
+        self.rows
+            .order_across(own, row, &others.rows, theirs, other)
     }
 
     /// A row's weight as of the last barrier.
@@ -277,9 +329,13 @@ impl Partitions {
         })
     }
 
-    /// Columns of the input of these rows, one partition each.
+    /// Columns of the input of these rows; ABSENT gives NULL.
     pub fn gather(&self, columns: &[usize], rows: &[u32]) -> Vec<ArrayRef> {
-        let partitions: Vec<u32> = rows.iter().map(|r| self.partition_of.get(*r)).collect();
+        let partition = |row: &u32| match *row {
+            ABSENT => ABSENT,
+            row => self.partition_of.get(row),
+        };
+        let partitions: Vec<u32> = rows.iter().map(partition).collect();
         let column = |column: &usize| match self.kept[*column] {
             Kept::Partition(at) => self.index.gather_one(at, &partitions),
             Kept::Row(at) => self.rows.gather_one(at, rows),
@@ -564,6 +620,7 @@ impl StateTable for Partitions {
     }
 
     fn restore(&mut self, rows: &RecordBatch) {
+        self.restored = true;
         let columns = |columns: &[usize]| -> Vec<ArrayRef> {
             let columns = columns.iter().map(|c| rows.column(1 + c).clone());
             columns.collect()

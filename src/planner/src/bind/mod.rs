@@ -32,6 +32,7 @@ use crate::coerce::Calls;
 use crate::error::external;
 use crate::names::{name_of, similar};
 use crate::signatures::bound;
+use crate::timed::mark as join_mark;
 use crate::types::Types;
 use arrow_schema::{DataType, SchemaRef};
 use datafusion_common::config::ConfigOptions;
@@ -249,7 +250,8 @@ impl ContextProvider for Provider<'_> {
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
         // Whoever asks for the function of a plan that nobody waits for is not told why.
         let wanted = check_interrupt().is_ok();
-        self.registry.scalar.get(name).filter(|_| wanted).cloned()
+        let known = self.registry.scalar.get(name).cloned();
+        known.or_else(|| join_mark(name)).filter(|_| wanted)
     }
     fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
         None

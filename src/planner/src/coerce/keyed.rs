@@ -95,7 +95,7 @@ impl Keyed {
 
     /// The key of a value, if its type has keys. Floats have them in ad-hoc queries: the zeros are
     /// equal there, and so are all NaNs.
-    fn key(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    pub(super) fn key(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         if self.1 && self.is_float(&expr, schema) {
             return Ok(Transformed::yes(self.0.call("range_key", vec![expr])?));
         }

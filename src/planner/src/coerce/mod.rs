@@ -29,7 +29,8 @@
 //!     [`nulls`]: strict functions of a constant NULL are NULL; [`filtered`]: aggregates compute
 //!     their arguments for the rows that their FILTER keeps;
 //! 10. [`zones`]: what depends on the session's time zone gets its name;
-//! 11. [`correlated`]: what subqueries compare with columns outside of them becomes columns.
+//! 11. [`correlated`]: what subqueries compare with columns outside of them becomes columns;
+//!     [`timed`]: ASOF joins of ad-hoc queries become what DataFusion can run.
 //!
 //! Ad-hoc queries use the same list, so that an expression has one type everywhere.
 
@@ -67,6 +68,7 @@ mod sideways;
 mod single_row;
 mod text_calls;
 mod texts;
+mod timed;
 mod typed;
 mod typing;
 mod unions;
@@ -178,7 +180,7 @@ pub(crate) fn analyzer_rules(calls: &Calls, key_of: KeyOf, read_once: bool) -> R
         Arc::new(quantified::Quantified),
         Arc::new(in_subquery::InSubqueries),
     ];
-    let rules: Rules = vec![
+    let mut rules: Rules = vec![
         Arc::new(extremes::Extremes),
         Arc::new(Subqueries(stopped(subqueries))),
         literals(true),
@@ -196,6 +198,9 @@ pub(crate) fn analyzer_rules(calls: &Calls, key_of: KeyOf, read_once: bool) -> R
         Arc::new(zones::Zones(calls.clone())),
         Arc::new(Subqueries(stopped(vec![Arc::new(correlated::Correlated)]))),
     ];
+    if read_once {
+        rules.push(Arc::new(timed::Timed(calls.clone())));
+    }
     stopped(rules)
 }
 

@@ -296,6 +296,7 @@ fn check_node(
         }
         LogicalPlan::Union(_) | LogicalPlan::RecursiveQuery(_) => Some("set operations"),
         LogicalPlan::Join(join) => join_refused(join, sides),
+        LogicalPlan::Extension(_) => Some("ASOF joins or temporal joins"),
         _ => None,
     };
     match refused {

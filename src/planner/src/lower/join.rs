@@ -31,15 +31,15 @@ use tidemark_plan::{
 
 /// Both sides of a join, ready: key columns exist, the residual counts in `left ++ right` with
 /// their helper columns.
-struct Sides {
-    left: Stream,
-    right: Stream,
-    left_keys: Vec<usize>,
-    right_keys: Vec<usize>,
+pub(super) struct Sides {
+    pub left: Stream,
+    pub right: Stream,
+    pub left_keys: Vec<usize>,
+    pub right_keys: Vec<usize>,
     /// Columns of the sides themselves, without helpers.
-    left_width: usize,
-    right_width: usize,
-    residual: Option<Expr>,
+    pub left_width: usize,
+    pub right_width: usize,
+    pub residual: Option<Expr>,
 }
 
 impl Builder {
@@ -76,10 +76,11 @@ impl Builder {
         let mut without = join.clone();
         without.filter = others;
         let joined = self.join(&without)?;
-        Ok(Some(self.temporal(joined, &clocked, &join.schema)?))
+        let filtered = self.temporal_filters(joined, &clocked, &join.schema)?;
+        Ok(Some(filtered))
     }
 
-    fn sides(&mut self, join: &Join) -> Result<Sides> {
+    pub(super) fn sides(&mut self, join: &Join) -> Result<Sides> {
         let left = self.lower(&join.left)?;
         let right = self.lower(&join.right)?;
         let (left_width, right_width) = (

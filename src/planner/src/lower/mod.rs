@@ -16,12 +16,14 @@ mod materialize;
 mod prune;
 mod stream;
 pub(crate) mod temporal;
+mod timed;
 mod top_n;
 mod unnest;
 mod watermarks;
 mod window;
 
 use crate::bind::Table;
+use crate::timed::TimedJoin;
 use arrow_schema::SchemaRef;
 use datafusion_expr::logical_plan::{Distinct, Filter, TableScan};
 use datafusion_expr::{LogicalPlan, Sort};
@@ -65,7 +67,7 @@ impl Builder {
                         self.filter(&Filter::new(predicate, filter.input.clone()))?
                     }
                 };
-                self.temporal(stream, &clocked, filter.input.schema())
+                self.temporal_filters(stream, &clocked, filter.input.schema())
             }
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             LogicalPlan::Distinct(Distinct::All(input)) => {
@@ -111,6 +113,10 @@ impl Builder {
             LogicalPlan::Limit(limit) => self.limit(limit),
             LogicalPlan::Window(window) => self.window(window),
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
+            LogicalPlan::Extension(extension) => match TimedJoin::of(extension) {
+                Some(join) => self.timed(join),
+                None => Err(Error::internal("a node of a plan is not known")),
+            },
             LogicalPlan::RecursiveQuery(_) => {
                 Err(Error::unsupported("WITH RECURSIVE is not supported"))
             }

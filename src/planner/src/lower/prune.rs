@@ -3,13 +3,15 @@
 //! of the job to its beginning: what a fragment reads is what the one before has to send, plus the
 //! keys by which it is sent.
 //!
-//! Sound, because no operator looks at columns that it does not name; where a row's multiplicity is
-//! all that matters, one column stays.
+//! Sound, because no operator looks at columns that it does not name, but for an ASOF join, whose
+//! right side keeps those that decide between rows; where a row's multiplicity is all that matters,
+//! one column stays.
 
 use crate::lower::exprs::remap;
 use crate::lower::stream::{Stream, narrowest};
 use arrow_schema::{Field, Schema, SchemaRef};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use tidemark_plan::{Expr, Fragment, Node, Op, Output, Properties, SortKey};
 
@@ -149,7 +151,9 @@ impl Pruner<'_> {
             }
             Op::Expand { .. } => self.expand(node, &needed),
             Op::Unnest { .. } => self.unnest(node, &needed),
-            Op::Join { .. } => self.join(node, &needed),
+            Op::Join { .. } | Op::AsofJoin { .. } | Op::TemporalJoin { .. } => {
+                self.join(node, &needed)
+            }
             Op::Aggregate { .. } | Op::PartialAggregate { .. } => self.aggregate(node),
             Op::TopN { .. } | Op::PartialTopN { .. } => self.top_n(node, &needed),
             Op::Window { .. } => self.window(node, &needed),
@@ -213,15 +217,34 @@ impl Pruner<'_> {
         let right = node.inputs.remove(1);
         let left = node.inputs.remove(0);
         let shift = left.schema.fields().len();
-        let Op::Join {
-            left_keys,
-            right_keys,
-            residual,
-            output,
-            ..
-        } = &mut node.op
-        else {
-            unreachable!("called for Join")
+        let (mut no_residual, mut times) = (None, None);
+        let (left_keys, right_keys, output, residual) = match &mut node.op {
+            Op::Join {
+                left_keys,
+                right_keys,
+                residual,
+                output,
+                ..
+            }
+            | Op::TemporalJoin {
+                left_keys,
+                right_keys,
+                residual,
+                output,
+                ..
+            } => (left_keys, right_keys, output, residual),
+            Op::AsofJoin {
+                left_keys,
+                right_keys,
+                left_time,
+                right_time,
+                output,
+                ..
+            } => {
+                times = Some((left_time, right_time));
+                (left_keys, right_keys, output, &mut no_residual)
+            }
+            _ => unreachable!("called for joins"),
         };
         *output = needed.iter().map(|c| output[*c]).collect();
         let mut reads: BTreeSet<usize> = output.iter().copied().collect();
@@ -230,7 +253,7 @@ impl Pruner<'_> {
                 reads.insert(c);
             });
         }
-        let side = |keys: &[usize], range: std::ops::Range<usize>| -> BTreeSet<usize> {
+        let side = |keys: &[usize], range: Range<usize>| -> BTreeSet<usize> {
             reads
                 .iter()
                 .filter(|c| range.contains(c))
@@ -238,8 +261,16 @@ impl Pruner<'_> {
                 .chain(keys.iter().copied())
                 .collect()
         };
-        let (left, mut places) = self.prune(left, &side(left_keys, 0..shift));
-        let right_reads = side(right_keys, shift..shift + right.schema.fields().len());
+        let (mut left_reads, mut right_reads) = (
+            side(left_keys, 0..shift),
+            side(right_keys, shift..shift + right.schema.fields().len()),
+        );
+        if let Some((left_time, right_time)) = &times {
+            left_reads.insert(**left_time);
+            right_reads.insert(**right_time);
+            right_reads.extend(deciding(&right, right_keys, **right_time));
+        }
+        let (left, mut places) = self.prune(left, &left_reads);
         let (right, right_places) = self.prune(right, &right_reads);
         left_keys
             .iter_mut()
@@ -247,6 +278,10 @@ impl Pruner<'_> {
         right_keys
             .iter_mut()
             .for_each(|k| *k = right_places[*k].unwrap_or(*k));
+        if let Some((left_time, right_time)) = times {
+            *left_time = places[*left_time].unwrap_or(*left_time);
+            *right_time = right_places[*right_time].unwrap_or(*right_time);
+        }
         let before = left.schema.fields().len();
         places.extend(right_places.iter().map(|p| p.map(|p| p + before)));
         output
@@ -378,6 +413,16 @@ impl Pruner<'_> {
         }
         node.inputs.push(below);
         whole(node)
+    }
+}
+
+/// The columns of an ASOF join's right side that decide between rows at one time, in their order: so
+/// the same one is found whatever is read of it. Behind those of a unique key no column decides.
+fn deciding(right: &Node, keys: &[usize], time: usize) -> Range<usize> {
+    let open = |c: &&usize| **c != time && !keys.contains(c);
+    match &right.properties.key {
+        Some(key) => 0..key.iter().filter(open).max().map_or(0, |c| c + 1),
+        None => 0..right.schema.fields().len(),
     }
 }
 

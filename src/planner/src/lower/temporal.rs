@@ -153,7 +153,7 @@ fn goes_on(bound: &Df) -> bool {
 
 impl Builder {
     /// Keeps the rows for which these comparisons with the clock hold.
-    pub(super) fn temporal(
+    pub(super) fn temporal_filters(
         &mut self,
         mut input: Stream,
         conditions: &[Df],

@@ -10,6 +10,7 @@
 //! | filter, projection, union (of all inputs the least), constant rows | those computed in order |
 //! | aggregation | columns of the group |
 //! | first rows, windows | columns of the partition; the first of the order, if no row counts that is behind |
+//! | join by time | of a temporal join those of the left side, of an ASOF join its left time |
 //! | join | both sides of an equality, and of an interval: the least of the sides |
 //! | `EMIT ON WINDOW CLOSE` | the one that it waits for |
 
@@ -18,8 +19,8 @@ use arrow_schema::{DataType, Schema};
 use std::collections::BTreeMap;
 use tidemark_common::RelationId;
 use tidemark_plan::{
-    BinaryOp, ColumnWatermark, Expr, Fragment, FrameBound, JoinKind, Literal, Node, Op, Relation,
-    SortKey, Term, Unnested, WindowCall, WindowFunction,
+    BinaryOp, ColumnWatermark, Expr, Fragment, FrameBound, JoinKind, Literal, Nearest, Node, Op,
+    Relation, SortKey, Term, Unnested, WindowCall, WindowFunction,
 };
 
 /// Terms beyond these are not worth following.
@@ -195,6 +196,7 @@ impl Way<'_> {
             }
             Op::EmitOnClose { closes, .. } => only(input, closes.iter().map(|c| c.column)),
             Op::Join { .. } => joined(node, inputs),
+            Op::AsofJoin { .. } | Op::TemporalJoin { .. } => timed(&node.op, inputs),
             // A write that is no older than the watermark takes back the row that it replaces,
             // which may be.
             Op::Upsert { .. } => Vec::new(),
@@ -526,6 +528,32 @@ fn joined(node: &mut Node, inputs: &[Vec<Known>]) -> Vec<Known> {
     }
     // Of a side that is padded, rows without a value come at any time.
     output.iter().map(|c| known[*c].clone()).collect()
+}
+
+/// Joins that go by time: a row of a temporal join is sent when its left row comes, and never
+/// again; one of an ASOF join changes when a right row comes that is nearer to it.
+fn timed(op: &Op, inputs: &[Vec<Known>]) -> Vec<Known> {
+    let (left, right) = (&inputs[0], &inputs[1]);
+    let (known, output) = match op {
+        Op::TemporalJoin { output, .. } => (left.clone(), output),
+        Op::AsofJoin {
+            left_time,
+            right_time,
+            comparison,
+            output,
+            ..
+        } => {
+            let mut known = vec![Known::Nothing; left.len()];
+            // Left rows that a right one may be the nearest to are not before that one.
+            if matches!(comparison, Nearest::AtOrBefore | Nearest::Before) {
+                known[*left_time] = least(left[*left_time].clone(), right[*right_time].clone());
+            }
+            (known, output)
+        }
+        _ => return Vec::new(),
+    };
+    let column = |c: &usize| known.get(*c).cloned().unwrap_or_default();
+    output.iter().map(column).collect()
 }
 
 fn set_if_none(closes: &mut Option<ColumnWatermark>, column: usize, known: Known) {

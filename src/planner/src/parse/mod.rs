@@ -14,6 +14,7 @@ mod roles;
 mod secrets;
 mod special;
 mod strict;
+mod timed;
 mod utility;
 mod whole_tables;
 mod written;
@@ -72,6 +73,7 @@ fn statements(sql: &str, strict: bool) -> Result<Vec<Statement>> {
         let tokens = rewrite_table_functions(&without_only(tokens));
         let mut tokens = without_exclusion(tokens, &positions)?;
         quoted_offsets(&mut tokens);
+        let mut tokens = timed::joins(tokens, &positions)?;
         whole_tables::table_queries(&mut tokens);
         let mut front = Front::new(tokens, source.clone(), positions.clone(), strict);
         let kind = limits::within(count, || {

@@ -147,6 +147,7 @@ impl Provider<'_> {
         };
         let plan = SqlToRel::new_with_options(&inner, super::parser_options())
             .sql_statement_to_plan(query)?;
+        let plan = tidemark_planner::timed_joins(plan)?;
         let columns = plan.schema().columns();
         let renamed: Vec<Expr> = columns
             .into_iter()
@@ -233,8 +234,9 @@ impl ContextProvider for Provider<'_> {
         // Whoever asks for the function of a plan that nobody waits for is not told why.
         tidemark_common::check_interrupt().ok()?;
         super::functions::of_snapshot(self.snapshot, name).or_else(|| {
-            let function = self.state.scalar_functions().get(name)?;
-            Some(tidemark_planner::bound(name, function))
+            let function = self.state.scalar_functions().get(name);
+            let bound = function.map(|function| tidemark_planner::bound(name, function));
+            bound.or_else(|| tidemark_planner::join_mark(name))
         })
     }
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {

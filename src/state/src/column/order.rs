@@ -3,7 +3,6 @@
 //! same way every time: what SQL orders by them comes as bytes that sort as they do.
 
 use super::{Column, Nested, SlotColumns, Store};
-use crate::chunked::Chunked;
 use arrow::array::{Array, make_comparator};
 use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
@@ -33,6 +32,20 @@ impl SlotColumns {
         }
         ordering
     }
+
+    /// How a value under `a` compares with one of another store under `b`, which has the same type;
+    /// neither is NULL.
+    #[inline]
+    pub fn order_across(
+        &self,
+        column: usize,
+        a: u32,
+        other: &SlotColumns,
+        other_column: usize,
+        b: u32,
+    ) -> Ordering {
+        self.columns[column].order_values(a, &other.columns[other_column], b)
+    }
 }
 
 impl Column {
@@ -46,8 +59,8 @@ impl Column {
         match nulls {
             Some(nulls) if by.nulls_first => nulls.reverse(),
             Some(nulls) => nulls,
-            None if by.descending => self.order_values(a, b).reverse(),
-            None => self.order_values(a, b),
+            None if by.descending => self.order_values(a, self, b).reverse(),
+            None => self.order_values(a, self, b),
         }
     }
 
@@ -64,50 +77,46 @@ impl Column {
         }
     }
 
-    fn order_values(&self, a: u32, b: u32) -> Ordering {
+    /// Of the values of two columns of one type, which are not NULL.
+    fn order_values(&self, a: u32, other: &Column, b: u32) -> Ordering {
         use DataType as D;
-        match (&self.store, &self.data_type) {
-            (Store::W1(f), D::UInt8) | (Store::Bool(f), _) => unsigned(&f.values, a, b),
-            (Store::W1(f), _) => f
-                .values
-                .get(a)
-                .cast_signed()
-                .cmp(&f.values.get(b).cast_signed()),
-            (Store::W2(f), D::UInt16) => unsigned(&f.values, a, b),
-            (Store::W2(f), _) => f
-                .values
-                .get(a)
-                .cast_signed()
-                .cmp(&f.values.get(b).cast_signed()),
-            (Store::W4(f), D::UInt32) => unsigned(&f.values, a, b),
-            (Store::W4(f), D::Float32) => {
-                let value = |id| f64::from(f32::from_bits(f.values.get(id)));
-                floats(value(a), value(b))
+        match (&self.store, &other.store, &self.data_type) {
+            (Store::W1(f), Store::W1(g), D::UInt8) | (Store::Bool(f), Store::Bool(g), _) => {
+                f.values.get(a).cmp(&g.values.get(b))
             }
-            (Store::W4(f), _) => f
-                .values
-                .get(a)
-                .cast_signed()
-                .cmp(&f.values.get(b).cast_signed()),
-            (Store::W8(f), D::UInt64) => unsigned(&f.values, a, b),
-            (Store::W8(f), D::Float64) => floats(
+            (Store::W1(f), Store::W1(g), _) => {
+                let value = |v: u8| v.cast_signed();
+                value(f.values.get(a)).cmp(&value(g.values.get(b)))
+            }
+            (Store::W2(f), Store::W2(g), D::UInt16) => f.values.get(a).cmp(&g.values.get(b)),
+            (Store::W2(f), Store::W2(g), _) => {
+                let value = |v: u16| v.cast_signed();
+                value(f.values.get(a)).cmp(&value(g.values.get(b)))
+            }
+            (Store::W4(f), Store::W4(g), D::UInt32) => f.values.get(a).cmp(&g.values.get(b)),
+            (Store::W4(f), Store::W4(g), D::Float32) => {
+                let value = |v: u32| f64::from(f32::from_bits(v));
+                floats(value(f.values.get(a)), value(g.values.get(b)))
+            }
+            (Store::W4(f), Store::W4(g), _) => {
+                let value = |v: u32| v.cast_signed();
+                value(f.values.get(a)).cmp(&value(g.values.get(b)))
+            }
+            (Store::W8(f), Store::W8(g), D::UInt64) => f.values.get(a).cmp(&g.values.get(b)),
+            (Store::W8(f), Store::W8(g), D::Float64) => floats(
                 f64::from_bits(f.values.get(a)),
-                f64::from_bits(f.values.get(b)),
+                f64::from_bits(g.values.get(b)),
             ),
-            (Store::W8(f), _) => f
-                .values
-                .get(a)
-                .cast_signed()
-                .cmp(&f.values.get(b).cast_signed()),
-            (Store::W16(f), _) => wide(f.values.get(a)).cmp(&wide(f.values.get(b))),
-            (Store::Bytes(bytes), _) => bytes.order(a, b),
-            (Store::Nested(nested), _) => nested.order(a, b),
+            (Store::W8(f), Store::W8(g), _) => {
+                let value = |v: u64| v.cast_signed();
+                value(f.values.get(a)).cmp(&value(g.values.get(b)))
+            }
+            (Store::W16(f), Store::W16(g), _) => wide(f.values.get(a)).cmp(&wide(g.values.get(b))),
+            (Store::Bytes(f), Store::Bytes(g), _) => f.order(a, g, b),
+            (Store::Nested(f), Store::Nested(g), _) => f.order(a, g, b),
+            _ => unreachable!("columns of one type are stored in one way"),
         }
     }
-}
-
-fn unsigned<T: Copy + Default + Ord>(values: &Chunked<T>, a: u32, b: u32) -> Ordering {
-    values.get(a).cmp(&values.get(b))
 }
 
 /// Two words as Arrow has them in memory, as one number.
@@ -132,10 +141,10 @@ impl Nested {
     }
 
     /// Of two values that are there.
-    fn order(&self, a: u32, b: u32) -> Ordering {
-        let [a, b] = [a, b].map(|id| {
-            let [at, row] = self.places.get(id);
-            let array = self.arrays[at as usize - 1].as_ref();
+    fn order(&self, a: u32, other: &Nested, b: u32) -> Ordering {
+        let [a, b] = [(self, a), (other, b)].map(|(store, id)| {
+            let [at, row] = store.places.get(id);
+            let array = store.arrays[at as usize - 1].as_ref();
             (
                 array.expect("a living slot refers to a kept array"),
                 row as usize,
@@ -170,6 +179,12 @@ mod tests {
         let ids: Vec<u32> = (0..array.len() as u32).rev().collect();
         columns.grow(ids.len());
         columns.write(&[array.clone()], &ids);
+        let mut other = SlotColumns::new(&[array.data_type().clone()]);
+        other.grow(ids.len());
+        other.write(
+            &[array.clone()],
+            &(0..array.len() as u32).collect::<Vec<_>>(),
+        );
         for (i, a) in ids.iter().enumerate() {
             for (j, b) in ids.iter().enumerate() {
                 let natural = columns.order(&[ASCENDING], *a, *b);
@@ -180,6 +195,10 @@ mod tests {
                     ..ASCENDING
                 };
                 assert_eq!(columns.order(&[descending], *a, *b), natural.reverse());
+                if array.is_valid(i) && array.is_valid(j) {
+                    let across = columns.order_across(0, *a, &other, 0, j as u32);
+                    assert_eq!(across, natural, "{i} and {j} of {array:?}");
+                }
             }
         }
     }

@@ -1,9 +1,11 @@
-//! One join of FROM: USING and NATURAL become ON.
+//! One join of FROM: USING and NATURAL become ON. The last column of an ASOF join's USING is its
+//! time: the left one is not before the right one.
 
 use super::{Column, Scope, Scopes};
 use crate::coerce::MERGED;
 use crate::names::fold;
 use crate::parse::parse_query;
+use crate::timed::{ASOF, mark as join_mark};
 use crate::types::{JSONB, is_numeric_bytes, sql_type_name};
 use arrow_schema::{DataType, TimeUnit};
 use datafusion_sql::sqlparser::ast::{
@@ -70,10 +72,13 @@ impl Scopes<'_> {
             left.add_tables(right.tables, right.renamed);
             return Ok(left);
         };
-        let names = names.unwrap_or_else(|| common(&lefts, &rights));
+        let mut names = names.unwrap_or_else(|| common(&lefts, &rights));
+        let mark = names.first().filter(|name| join_mark(name).is_some());
+        let mark = mark.cloned();
+        names.drain(..usize::from(mark.is_some()));
         self.merges = true;
         self.write(names.len())?;
-        let (columns, condition) = merge(kind, &names, lefts, rights)?;
+        let (columns, condition) = merge(kind, &names, lefts, rights, mark.as_deref())?;
         match condition {
             Some(condition) => *constraint = JoinConstraint::On(condition),
             None if kind == Kind::Inner => {
@@ -119,9 +124,10 @@ fn merge(
     names: &[String],
     mut lefts: Vec<Column>,
     mut rights: Vec<Column>,
+    mark: Option<&str>,
 ) -> Result<(Vec<Column>, Option<Expr>)> {
     let mut columns = Vec::with_capacity(lefts.len() + rights.len());
-    let mut condition: Option<Expr> = None;
+    let mut condition: Option<Expr> = mark.map(|mark| call(mark, Vec::new()));
     for (i, name) in names.iter().enumerate() {
         if names[..i].contains(name) {
             return Err(Error::user(
@@ -131,9 +137,11 @@ fn merge(
         }
         let left = take(&mut lefts, name, "left")?;
         let right = take(&mut rights, name, "right")?;
+        let is_time = mark == Some(ASOF) && i + 1 == names.len();
         let equal = Expr::BinaryOp {
             left: Box::new(left.value.clone()),
             op: match left.data_type.is_some() && right.data_type.is_some() {
+                _ if is_time => BinaryOperator::GtEq,
                 true => BinaryOperator::Eq,
                 false => BinaryOperator::Custom(MERGED.into()),
             },
@@ -148,6 +156,8 @@ fn merge(
             },
         });
         check_types(&left.data_type, &right.data_type)?;
+        // The sides' times differ: it is the left one.
+        let kind = if is_time { Kind::Left } else { kind };
         columns.push(merged(kind, left, right));
     }
     columns.append(&mut lefts);
@@ -299,13 +309,17 @@ fn coalesce(left: Expr, right: Expr) -> Expr {
         }
         return Expr::Function(function);
     }
+    call("coalesce", vec![argument(left), argument(right)])
+}
+
+fn call(name: &str, args: Vec<FunctionArg>) -> Expr {
     Expr::Function(Function {
-        name: ast::ObjectName::from(vec![Ident::new("coalesce")]),
+        name: ast::ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(ast::FunctionArgumentList {
             duplicate_treatment: None,
-            args: vec![argument(left), argument(right)],
+            args,
             clauses: Vec::new(),
         }),
         filter: None,
