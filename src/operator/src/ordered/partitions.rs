@@ -189,11 +189,6 @@ impl Partitions {
         }
     }
 
-    /// The partitions that have had rows since the last seal.
-    pub fn all(&self) -> impl Iterator<Item = u32> {
-        self.index.live_ids()
-    }
-
     /// The rows of a partition, those among them that wait for the barrier.
     pub fn list(&self, partition: u32) -> &OrderedList {
         &self.lists[partition as usize]

@@ -17,8 +17,6 @@ pub(super) struct Waiting {
     column: usize,
     /// Partitions by their moments. Some are gone since.
     next: BTreeSet<(i64, u32)>,
-    /// The partitions of a checkpoint are among them.
-    knows_all: bool,
     schema: SchemaRef,
 }
 
@@ -50,16 +48,14 @@ impl Waiting {
             partitions: Partitions::new(input, keys, &[], None, table),
             column,
             next: BTreeSet::new(),
-            knows_all: false,
             schema: input.clone(),
         }
     }
 
     /// What has changed since the last barrier, by partition.
     pub fn take_pending(&mut self) -> Result<Vec<Pending>> {
-        if !std::mem::replace(&mut self.knows_all, true) {
-            let all: Vec<u32> = self.partitions.all().collect();
-            self.note(&all)?;
+        if self.partitions.take_restored() {
+            self.note(&self.partitions.all())?;
         }
         let pending = self.partitions.take_pending();
         let touched = pending.chunk_by(|a, b| a.partition == b.partition);
