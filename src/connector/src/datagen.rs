@@ -58,7 +58,6 @@ pub fn open(spec: &ConnectorSpec, columns: &[Column]) -> Result<GeneratorSource>
             "datagen.rows.total",
             "datagen.split.num",
             "datagen.seed",
-            "idle_timeout",
         ],
         &["fields."],
     )?;

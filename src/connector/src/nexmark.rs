@@ -160,7 +160,6 @@ impl NexmarkOptions {
             "nexmark.seed",
             "nexmark.min.event.gap.in.ns",
             "nexmark.rate",
-            "idle_timeout",
         ];
         options.refuse_unknown(known, &[])?;
         options.required("nexmark.table.type")?;

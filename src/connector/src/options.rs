@@ -399,7 +399,6 @@ impl KafkaSourceOptions {
             "scan.startup.mode",
             "scan.startup.timestamp.millis",
             "key.encode",
-            "idle_timeout",
         ];
         options.refuse_unknown(&known, &["properties."])?;
         check_encode_options(spec, &FORM_OPTIONS)?;

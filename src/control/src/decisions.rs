@@ -104,15 +104,18 @@ impl Decisions {
             .flatten()
     }
 
-    /// What a source whose splits have all reached this event time promises of rows to come; none
-    /// if it promises nothing.
-    pub fn less_delay(&self, source: RelationId, time_micros: i64) -> Option<i64> {
+    /// What a source promises of the event times of rows to come; none as long as some split has no
+    /// row.
+    pub fn watermark(&self, source: RelationId) -> Option<i64> {
         let watermark = self.catalog.relations.get(&source)?.watermark.as_ref()?;
-        Some(time_micros.saturating_sub(watermark.delay_micros))
+        Some(
+            self.event_time(source)?
+                .saturating_sub(watermark.delay_micros),
+        )
     }
 
     /// Where all splits of a source stand, also those that no cut has yet.
-    pub(crate) fn splits(&self, source: RelationId) -> impl Iterator<Item = &SplitPosition> {
+    fn splits(&self, source: RelationId) -> impl Iterator<Item = &SplitPosition> {
         let positions = self.positions.get(&source).map_or(&[][..], Vec::as_slice);
         self.starts.get(&source).into_iter().flatten().map(|start| {
             positions

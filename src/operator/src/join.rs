@@ -649,21 +649,29 @@ impl Operator for Join {
     fn on_barrier(&mut self, barrier: &Barrier, _out: &mut dyn Out) -> Result<()> {
         let shared = self.keys.clone();
         let keys = &mut *shared.lock();
+        // What is looked through is both sides, so what has come of both pays for it.
+        let rows = |sides: &[Side; 2], keys: &Keys| sides.iter().map(|s| s.len(keys)).sum();
+        let kept = rows(&self.sides, keys);
         let mut due = false;
-        for (closing, side) in self.closes.iter_mut().zip(&self.sides) {
-            if let Some(closing) = closing {
-                due |= closing.due(barrier, side.len(keys))?.is_some();
-            }
+        for closing in self.closes.iter_mut().flatten() {
+            due |= closing.due(barrier, kept)?.is_some();
+        }
+        if !due {
+            return Ok(());
         }
         // Both sides together: what one forgets goes by what the other one has forgotten.
         for (closing, side) in self.closes.iter_mut().zip(&mut self.sides) {
-            if let Some(closing) = closing.as_mut().filter(|_| due)
+            if let Some(closing) = closing
                 && let Some(watermark) = closing.watermark(barrier)?
             {
                 side.close(keys, closing.column(), watermark);
-                closing.forgot(side.len(keys));
             }
         }
+        let left = rows(&self.sides, keys);
+        self.closes
+            .iter_mut()
+            .flatten()
+            .for_each(|c| c.forgot(left));
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use crate::error::to_error;
 use crate::fold::fold_plan;
 use crate::lower::{Builder, Stream, materialized, materialized_by, schema_of, to_expr};
 use crate::optimise::{analyze, refuse};
-use crate::options::{flag, idle_timeout, on_error, references};
+use crate::options::{flag, on_error, references};
 use crate::statement::{ColumnDefinition, CreateRelation, FormatClause, Statement};
 use crate::types::{declared_digits, sql_type_to_arrow};
 use crate::{Planned, Planner, generators};
@@ -506,16 +506,8 @@ fn columns_of(create: &CreateRelation, zone: &str, registry: &Registry) -> Resul
 }
 
 fn watermark_of(create: &CreateRelation, columns: &[Column]) -> Result<Option<Watermark>> {
-    let idle_micros = idle_timeout(&create.options)?;
     let Some(clause) = &create.watermark else {
-        return match idle_micros {
-            None => Ok(None),
-            Some(_) => Err(Error::user(
-                SqlState::INVALID_PARAMETER,
-                "option \"idle_timeout\" needs a watermark",
-            )
-            .with_hint("Add WATERMARK FOR column AS column - INTERVAL '...'.")),
-        };
+        return Ok(None);
     };
     let find = columns.iter().position(|c| c.name == clause.column);
     let column = find.ok_or_else(|| {
@@ -538,7 +530,6 @@ fn watermark_of(create: &CreateRelation, columns: &[Column]) -> Result<Option<Wa
     Ok(Some(Watermark {
         column,
         delay_micros: clause.delay_micros,
-        idle_micros,
     }))
 }
 

@@ -1,11 +1,9 @@
 //! The options in WITH that the planner reads itself, and those that are secrets.
 
-use crate::interval::fixed_micros;
 use crate::statement::Name;
 use std::collections::BTreeMap;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Hidden, OnError, SecretName};
-use tidemark_values::moment::{IntervalFields, read_interval};
 
 /// `22023` for an option that is not among `known`.
 pub(crate) fn only_options(options: &BTreeMap<String, String>, known: &[&str]) -> Result<()> {
@@ -45,23 +43,6 @@ pub(crate) fn on_error(options: &BTreeMap<String, String>) -> Result<OnError> {
     }
 }
 
-/// `idle_timeout` among the options, in microseconds.
-pub(crate) fn idle_timeout(options: &BTreeMap<String, String>) -> Result<Option<u64>> {
-    let Some(text) = options.get("idle_timeout") else {
-        return Ok(None);
-    };
-    let interval = read_interval(text, IntervalFields::All, 6)?;
-    let micros = fixed_micros(&interval).and_then(|micros| u64::try_from(micros).ok());
-    let micros = micros.filter(|micros| *micros > 0).ok_or_else(|| {
-        Error::user(
-            SqlState::INVALID_PARAMETER,
-            format!("option \"idle_timeout\" cannot be \"{text}\""),
-        )
-        .with_hint("It is a time without months, such as 30 s.")
-    })?;
-    Ok(Some(micros))
-}
-
 /// A boolean option.
 pub(crate) fn flag(options: &BTreeMap<String, String>, name: &str, default: bool) -> Result<bool> {
     match options.get(name).map(|v| v.to_lowercase()).as_deref() {
@@ -83,7 +64,6 @@ const READ_BY_PLANNER: &[&str] = &[
     "type",
     "primary_key",
     "snapshot",
-    "idle_timeout",
     "force_append_only",
     "appendonly",
     "retention_seconds",

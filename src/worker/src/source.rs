@@ -334,6 +334,10 @@ impl Source {
                     return true;
                 }
                 let time = times.value(i);
+                if time == i64::MAX {
+                    // Infinity is no moment that others are late by.
+                    return true;
+                }
                 let on_time =
                     largest == i64::MIN || time >= largest.saturating_sub(watermark.delay_micros);
                 largest = time.max(largest);
@@ -360,19 +364,6 @@ impl Source {
             .filter_map(|(row, column)| Some((moved[row]?, column)))
             .collect();
         Ok((batch.filter(&BooleanArray::from(keep)), faulty))
-    }
-
-    /// The source has promised that no row behind the barrier which passes is older than this, in
-    /// microseconds: splits that did not tell what they have reached keep to it, too.
-    pub fn keep_promise(&mut self, watermark_micros: i64) {
-        let Some(watermark) = self.watermark.as_ref().filter(|w| w.idle_micros.is_some()) else {
-            return;
-        };
-        let reached = watermark_micros.saturating_add(watermark.delay_micros);
-        for position in self.reader.positions() {
-            let largest = self.largest.entry(position.split).or_insert(reached);
-            *largest = reached.max(*largest);
-        }
     }
 
     /// Takes the rows and the errors since the last barrier that the log has to keep, in the order

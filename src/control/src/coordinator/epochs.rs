@@ -173,15 +173,10 @@ impl Coordinator {
         } else {
             None
         };
-        [
-            barrier,
-            self.checkpoint_deadline(),
-            self.idle_deadline(),
-            self.clock_deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [barrier, self.checkpoint_deadline(), self.clock_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// When the next barrier is due for jobs that follow the clock.

@@ -34,9 +34,9 @@
 //! epochs get, so that not too many of them wait for it.
 //!
 //! The parts: [`epochs`] (barriers, cuts, how far each job is), [`rhythm`] (how long an epoch is),
-//! [`unread`] (writes that wait), [`watermarks`] (what sources promise), [`jobs`] (creating, dropping, stopping), [`ddl`] (what may be
-//! logged of the catalog), [`halted`] (jobs that do not run, and resuming them), [`answers`] (what
-//! is read of those), [`checkpoints`], [`recovery`] and
+//! [`unread`] (writes that wait), [`watermarks`] (what sources promise), [`jobs`] (creating,
+//! dropping, stopping), [`ddl`] (what may be logged of the catalog), [`halted`] (jobs that do not
+//! run, and resuming them), [`answers`] (what is read of those), [`checkpoints`], [`recovery`] and
 //! [`replay`].
 
 mod answers;
@@ -69,7 +69,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemark_common::mailbox::Empty;
-use tidemark_common::{Backoff, Epoch, Error, RelationId, Result, SqlState, machine};
+use tidemark_common::{Backoff, Epoch, Error, RelationId, Result, SqlState, Watermarks, machine};
 use tidemark_plan::Catalog;
 
 /// Epochs that may be on their way through the workers, complete in no job, before the next barrier
@@ -132,7 +132,7 @@ pub struct Coordinator {
     /// What was written and is not read everywhere.
     unread: unread::Unread,
     /// What sources have promised.
-    promises: watermarks::Promises,
+    promised: Watermarks,
     /// The jobs that do not run.
     halted: BTreeMap<RelationId, Halt>,
     /// Stopped jobs of which workers may still get messages: those that have got the last.

@@ -366,7 +366,7 @@ impl Coordinator {
             progress,
             moved: false,
             unread: Default::default(),
-            promises: Default::default(),
+            promised: Default::default(),
             running,
             halted: BTreeMap::new(),
             ending: BTreeMap::new(),

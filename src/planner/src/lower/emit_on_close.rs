@@ -53,8 +53,8 @@ impl Builder {
                  WATERMARK FOR its time column, or keep that column.",
             ));
         };
-        let by = stream.partitions.iter();
-        let by = by.filter(|keys| keys.contains(&closes.column)).next();
+        let mut by = stream.partitions.iter();
+        let by = by.find(|keys| keys.contains(&closes.column));
         let keys = by.cloned().unwrap_or_else(|| vec![closes.column]);
         let stream = self.exchange(stream, &keys);
         let (schema, properties) = (stream.node.schema.clone(), stream.node.properties.clone());

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | filter, projection, union (of all inputs the least), constant rows | those computed in order |
 //! | aggregation | columns of the group |
-//! | first rows, windows | columns of the partition; the first of the order, if no row counts that is behind |
+//! | first rows, windows | the partition; the first of the order, if rows only look back |
 //! | join by time | of a temporal join those of the left side, of an ASOF join its left time |
 //! | join | both sides of an equality, and of an interval: the least of the sides |
 //! | `EMIT ON WINDOW CLOSE` | the one that it waits for |
@@ -65,8 +65,8 @@ fn promised(source: RelationId, event_time: DataType) -> Vec<Term> {
     }]
 }
 
-/// Follows watermarks through the fragments of a relation's job and writes down what closes by them. Answers those
-/// of the last fragment's columns.
+/// Follows watermarks through the fragments of a relation's job and writes down what closes by
+/// them. Answers those of the last fragment's columns.
 pub(super) fn follow(
     relation: RelationId,
     fragments: &mut [Fragment],
@@ -351,7 +351,7 @@ fn computed(expr: &Expr, input: &[Known]) -> Known {
                     left: Box::new(value),
                     right: Box::new(interval.clone()),
                 };
-                let keeps_order = is_without_zone(data_type) || is_fixed(interval);
+                let keeps_order = is_fixed(interval, is_without_zone(data_type));
                 keeps_order.then(|| (moved, data_type.clone()))
             }),
             _ => Known::Nothing,
@@ -418,12 +418,13 @@ fn called(function: &str, args: &[Expr], input: &[Known]) -> Known {
     }
 }
 
-/// An interval that is as long in every zone.
-fn is_fixed(interval: &Expr) -> bool {
-    matches!(
-        interval,
-        Expr::Literal(Literal::IntervalMonthDayNano(0, 0, _))
-    )
+/// An interval that is equally long at every moment: without months, and without days where a zone
+/// may have longer ones.
+fn is_fixed(interval: &Expr, without_zone: bool) -> bool {
+    match interval {
+        Expr::Literal(Literal::IntervalMonthDayNano(0, days, _)) => without_zone || *days == 0,
+        _ => false,
+    }
 }
 
 fn is_without_zone(data_type: &DataType) -> bool {
@@ -526,7 +527,19 @@ fn joined(node: &mut Node, inputs: &[Vec<Known>]) -> Vec<Known> {
             known[shift + r] = right_both;
         }
     }
-    // Of a side that is padded, rows without a value come at any time.
+    // Of a side that is padded, rows without a value come at any time, and wait for nothing.
+    let (pads_left, pads_right) = match kind {
+        JoinKind::Inner | JoinKind::LeftSemi | JoinKind::LeftAnti => (false, false),
+        JoinKind::Left => (false, true),
+        JoinKind::Right => (true, false),
+        JoinKind::Full => (true, true),
+    };
+    let padded = |c: usize| if c < shift { pads_left } else { pads_right };
+    for (c, known) in known.iter_mut().enumerate() {
+        if padded(c) {
+            *known = Known::Nothing;
+        }
+    }
     output.iter().map(|c| known[*c].clone()).collect()
 }
 
@@ -594,7 +607,9 @@ fn intervals(residual: Option<&Expr>, shift: usize) -> Vec<((usize, usize), Boun
             _ => continue,
         };
         // a >= b + micros, or a <= b + micros.
-        let micros = b_micros - a_micros;
+        let Some(micros) = b_micros.checked_sub(a_micros) else {
+            continue;
+        };
         let (pair, at_least, micros) = match (a < shift, b < shift) {
             (true, false) => ((a, b - shift), at_least, micros),
             (false, true) => ((b, a - shift), !at_least, -micros),

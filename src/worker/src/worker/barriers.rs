@@ -183,9 +183,6 @@ impl Worker {
                 Err(error) => return self.fail(id, error),
             }
             source.barriers.pop_front();
-            if let Some(watermark) = command.watermarks.get(&id) {
-                source.keep_promise(*watermark);
-            }
             let positions = source.positions();
             let (fragment, leaf) = (*fragment, *leaf);
             let (unlogged, errors) = source.take_unlogged();
