@@ -21,18 +21,23 @@
 mod accumulator;
 mod bits;
 mod distinct;
+mod firsts;
 mod float_sum;
 mod groups;
+mod intervals;
 mod lane;
 mod minmax;
 mod numeric_sum;
 mod over_frames;
 mod partial;
+mod statistics;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 pub use float_sum::ExactSum;
+pub(crate) use groups::pairs;
+pub(crate) use intervals::{arrow_interval, interval};
 pub(crate) use over_frames::over_frames;
 pub use partial::PartialAggregate;
 
