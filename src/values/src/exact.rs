@@ -15,9 +15,16 @@ mod moments;
 mod pairs;
 mod rounding;
 
+use num_bigint::BigUint;
+use num_integer::Integer;
+use num_traits::Zero;
+
 pub use moments::{Moments, Spread};
 pub use pairs::{Pairs, Regression};
 pub use rounding::{DOUBLE, Format, SINGLE, quotient};
+
+/// Bits of a quotient before it is rounded, and of a root that something is divided by.
+const QUOTIENT_BITS: u64 = 128;
 
 /// The exponent of the unit of a sum of doubles.
 const UNIT: i32 = -1074;
@@ -184,6 +191,28 @@ impl Exact {
         if negative { -value } else { value }
     }
 
+    /// The magnitude as a number.
+    fn big(&self) -> BigUint {
+        let (_, words) = self.magnitude();
+        let halves = words.iter().flat_map(|w| [*w as u32, (*w >> 32) as u32]);
+        BigUint::new(halves.collect()) << (64 * self.low)
+    }
+
+    /// The quotient by a magnitude times 2^`exponent`, rounded once; infinite beyond all doubles.
+    fn divided(&self, by: &BigUint, exponent: i32) -> f64 {
+        let numerator = self.big();
+        let shift = (QUOTIENT_BITS + by.bits()).saturating_sub(numerator.bits());
+        let (mut quotient, remainder) = (numerator << shift).div_rem(by);
+        // The last bit, which is far behind those of a double, says whether there is a rest.
+        quotient.set_bit(0, quotient.bit(0) || !remainder.is_zero());
+        let digits = quotient.to_u64_digits();
+        let value = rounding::quotient(&digits, exponent - shift as i32, &[], DOUBLE);
+        match self.is_negative() {
+            true => -value,
+            false => value,
+        }
+    }
+
     /// Bytes of memory outside of itself.
     pub fn heap_bytes(&self) -> usize {
         self.words.capacity() * size_of::<u64>()
@@ -272,10 +301,14 @@ impl Variable {
 
     /// The sum of squares of what the values are off their average by, divided by `divisors`.
     fn spread(&self, rows: u64, divisors: &[u64]) -> f64 {
-        match self.is_finite() {
-            true => off(&self.squares, rows, &self.sum, &self.sum, divisors),
-            false => f64::NAN,
-        }
+        let squares = self.squares(rows);
+        squares.map_or(f64::NAN, |sum| sum.rounded(UNIT_OF_PRODUCTS, divisors))
+    }
+
+    /// `rows` times that sum; unknown if one of the values is no number.
+    fn squares(&self, rows: u64) -> Option<Exact> {
+        self.is_finite()
+            .then(|| off(&self.squares, rows, &self.sum, &self.sum))
     }
 
     fn heap_bytes(&self) -> usize {
@@ -307,11 +340,9 @@ impl Variable {
     }
 }
 
-/// The sum of products of what pairs are off their averages by: `(rows * products - x * y) / rows`,
-/// divided by `divisors` in place of that.
-fn off(products: &Exact, rows: u64, x: &Exact, y: &Exact, divisors: &[u64]) -> f64 {
-    let numerator = products.many(rows).minus(&x.times(y));
-    numerator.rounded(UNIT_OF_PRODUCTS, divisors)
+/// `rows` times the sum of products of what pairs are off their averages by.
+fn off(products: &Exact, rows: u64, x: &Exact, y: &Exact) -> Exact {
+    products.many(rows).minus(&x.times(y))
 }
 
 #[cfg(test)]

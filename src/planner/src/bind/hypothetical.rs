@@ -13,7 +13,7 @@
 use crate::parse::parse_query;
 use datafusion_sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, OrderByExpr,
-    SelectItem, SetExpr, Visit, Visitor, visit_expressions_mut,
+    SelectItem, SetExpr, Value, Visit, Visitor, visit_expressions_mut,
 };
 use std::ops::ControlFlow;
 use tidemark_common::{Error, Result, SqlState};
@@ -117,6 +117,7 @@ impl Parts {
     }
 
     fn key(&mut self, sort: &OrderByExpr, argument: &Expr) {
+        let is_there = matches!(argument, Expr::Value(v) if !matches!(v.value, Value::Null));
         let (key, argument) = (self.name(&sort.expr), self.name(argument));
         let descending = sort.options.asc == Some(false);
         let nulls_first = sort.options.nulls_first.unwrap_or(descending);
@@ -125,10 +126,14 @@ impl Parts {
             true => "false".to_string(),
             false => format!("{key} IS NOT NULL"),
         };
-        let before = format!(
-            "CASE WHEN {argument} IS NULL THEN {before_null} WHEN {key} IS NULL THEN {nulls_first} \
-             ELSE {key} {less} {argument} END"
-        );
+        let before = match (is_there, nulls_first) {
+            (true, false) => format!("({key} {less} {argument})"),
+            (true, true) => format!("({key} IS NULL OR {key} {less} {argument})"),
+            (false, _) => format!(
+                "CASE WHEN {argument} IS NULL THEN {before_null} \
+                 WHEN {key} IS NULL THEN {nulls_first} ELSE {key} {less} {argument} END"
+            ),
+        };
         let equal = format!("({key} IS NOT DISTINCT FROM {argument})");
         if self.keys.is_empty() {
             (self.before, self.equal) = (format!("({before})"), equal);

@@ -315,6 +315,7 @@ impl Keyed {
             changed |= order.transformed;
             params.order_by = order.data;
         }
+        changed |= without_needless_order(func.name(), &mut params);
         if let Some(looks) = looks {
             changed = true;
             let first = params.order_by.first().cloned();
@@ -773,6 +774,27 @@ fn windows(window: Window) -> Result<Transformed<LogicalPlan>> {
         .project(outputs)?
         .build()?;
     Ok(Transformed::yes(plan))
+}
+
+/// Leaves out what an aggregate's rows are ordered by in vain: all of it where their order is not
+/// seen, and what is there twice; tells whether there was such.
+fn without_needless_order(function: &str, params: &mut AggregateFunctionParams) -> bool {
+    let sorts = params.order_by.len();
+    let seen = matches!(
+        function,
+        "array_agg" | "first_value" | "last_value" | "nth_value" | "mode"
+    ) || function.contains("percentile");
+    if !seen && !params.distinct {
+        params.order_by.clear();
+    }
+    let mut kept: Vec<SortExpr> = Vec::with_capacity(sorts);
+    for sort in std::mem::take(&mut params.order_by) {
+        if kept.iter().all(|k| k.expr != sort.expr) {
+            kept.push(sort);
+        }
+    }
+    params.order_by = kept;
+    params.order_by.len() < sorts
 }
 
 /// Whether values are shown by way of bytes that sort as they do.

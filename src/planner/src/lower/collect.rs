@@ -242,15 +242,46 @@ fn percentiles(expr: Option<&Df>, name: &str) -> Result<Percentiles> {
         true => Ok(None),
         false => part(double(value).ok_or_else(varies)?).map(Some),
     };
-    match expr.map(|e| e.clone().unalias()) {
-        Some(Df::Literal(ScalarValue::List(list), _)) if list.is_valid(0) => {
-            let values = list.value(0);
-            let value = |i| ScalarValue::try_from_array(&values, i).map_err(|_| varies());
-            let parts = (0..values.len()).map(|i| bits(&value(i)?));
-            Ok(Percentiles::Several(parts.collect::<Result<_>>()?))
+    let expr = expr.ok_or_else(varies)?;
+    if let Some(elements) = elements(expr) {
+        let parts = elements.iter().map(bits);
+        return Ok(Percentiles::Several(parts.collect::<Result<_>>()?));
+    }
+    let value = literal(expr).ok_or_else(varies)?;
+    bits(&value)?.map(Percentiles::One).ok_or_else(varies)
+}
+
+/// What an expression is a cast of, if it is one.
+fn uncast(expr: &Df) -> &Df {
+    match expr {
+        Df::Alias(alias) => uncast(&alias.expr),
+        Df::Cast(cast) => uncast(&cast.expr),
+        Df::ScalarFunction(call) if call.func.name() == "cast_as" => {
+            call.args.first().map_or(expr, uncast)
         }
-        Some(Df::Literal(value, _)) => bits(&value)?.map(Percentiles::One).ok_or_else(varies),
-        _ => Err(varies()),
+        other => other,
+    }
+}
+
+fn literal(expr: &Df) -> Option<ScalarValue> {
+    match uncast(expr) {
+        Df::Literal(value, _) => Some(value.clone()),
+        _ => None,
+    }
+}
+
+/// The elements of a constant array.
+fn elements(expr: &Df) -> Option<Vec<ScalarValue>> {
+    match uncast(expr) {
+        Df::Literal(ScalarValue::List(list), _) if list.is_valid(0) => {
+            let values = list.value(0);
+            let value = |i| ScalarValue::try_from_array(&values, i).ok();
+            (0..values.len()).map(value).collect()
+        }
+        Df::ScalarFunction(call) if call.func.name() == "make_array" => {
+            call.args.iter().map(literal).collect()
+        }
+        _ => None,
     }
 }
 

@@ -1,7 +1,7 @@
-//! Covariances, correlations and regressions over pairs of doubles: PostgreSQL's formulas over the
-//! sums of squares and products, each of which is rounded once.
+//! Covariances, correlations and regressions over pairs of doubles: quotients of exact sums, each
+//! of which is rounded once.
 
-use super::{Exact, Variable, off, take};
+use super::{Exact, QUOTIENT_BITS, UNIT, UNIT_OF_PRODUCTS, Variable, off, take};
 use crate::float::overflow;
 use tidemark_common::Result;
 
@@ -92,60 +92,81 @@ impl Pairs {
         self.rows
     }
 
-    /// The sum of products of what the pairs are off their averages by.
-    fn spread(&self, rows: u64, divisors: &[u64]) -> f64 {
-        match self.x.is_finite() && self.y.is_finite() {
-            true => off(&self.products, rows, &self.x.sum, &self.y.sum, divisors),
+    fn is_finite(&self) -> bool {
+        self.x.is_finite() && self.y.is_finite()
+    }
+
+    /// `rows` times the sum of products of what the pairs are off their averages by.
+    fn products(&self, rows: u64) -> Exact {
+        off(&self.products, rows, &self.x.sum, &self.y.sum)
+    }
+
+    /// That sum divided by these.
+    fn covariance(&self, rows: u64, divisors: &[u64]) -> f64 {
+        match self.is_finite() {
+            true => self.products(rows).rounded(UNIT_OF_PRODUCTS, divisors),
             false => f64::NAN,
         }
     }
 
     /// The statistic that it is kept for; none where it is not defined.
     ///
-    /// Errors: `22003` if no double is so large as it, or as a sum that it is computed of.
+    /// Errors: `22003` if no double is so large.
     pub fn result(&self, statistic: Regression) -> Result<Option<f64>> {
         let rows = u64::try_from(self.rows).unwrap_or(0);
         if rows == 0 {
             return Ok(None);
         }
-        let [squares_of_x, squares_of_y, products] = statistic.reads();
-        let sum = |of: &Variable, reads: bool| if reads { of.spread(rows, &[rows]) } else { 0.0 };
-        let (xx, yy) = (sum(&self.x, squares_of_x), sum(&self.y, squares_of_y));
-        let xy = if products {
-            self.spread(rows, &[rows])
-        } else {
-            0.0
-        };
-        if [xx, yy, xy].iter().any(|sum| sum.is_infinite()) {
-            return Err(overflow());
-        }
-        Ok(match statistic {
+        let result = match statistic {
             Regression::Count => Some(rows as f64),
-            Regression::SquaresOfX => Some(xx),
-            Regression::SquaresOfY => Some(yy),
-            Regression::Products => Some(xy),
-            Regression::AverageX => Some(self.x.average(rows)),
-            Regression::AverageY => Some(self.y.average(rows)),
-            Regression::CovarPop => Some(self.spread(rows, &[rows, rows])),
-            Regression::CovarSamp => (rows >= 2).then(|| self.spread(rows, &[rows, rows - 1])),
-            Regression::Correlation => (xx != 0.0 && yy != 0.0).then(|| xy / (xx * yy).sqrt()),
-            Regression::Determination if xx == 0.0 => None,
-            Regression::Determination if yy == 0.0 => Some(1.0),
-            Regression::Determination => Some((xy * xy) / (xx * yy)),
-            Regression::Slope => (xx != 0.0).then(|| xy / xx),
-            Regression::Intercept if xx == 0.0 => None,
-            Regression::Intercept => Some(self.intercept(rows, xy, xx)?),
-        })
+            Regression::AverageX => return Ok(Some(self.x.average(rows))),
+            Regression::AverageY => return Ok(Some(self.y.average(rows))),
+            Regression::SquaresOfX => Some(self.x.spread(rows, &[rows])),
+            Regression::SquaresOfY => Some(self.y.spread(rows, &[rows])),
+            Regression::Products => Some(self.covariance(rows, &[rows])),
+            Regression::CovarPop => Some(self.covariance(rows, &[rows, rows])),
+            Regression::CovarSamp => (rows >= 2).then(|| self.covariance(rows, &[rows, rows - 1])),
+            _ => self.quotient(statistic, rows),
+        };
+        match result {
+            Some(result) if result.is_infinite() => Err(overflow()),
+            result => Ok(result),
+        }
     }
 
-    fn intercept(&self, rows: u64, xy: f64, xx: f64) -> Result<f64> {
-        let (x, y) = (self.x.average(1), self.y.average(1));
-        let unknown = !(self.x.is_finite() && self.y.is_finite());
-        let intercept = (y - x * xy / xx) / rows as f64;
-        match unknown || intercept.is_finite() {
-            true => Ok(intercept),
-            false => Err(overflow()),
+    /// A statistic that is a quotient of sums of squares and products; none where it divides by
+    /// zero.
+    fn quotient(&self, statistic: Regression, rows: u64) -> Option<f64> {
+        let (xx, yy) = (self.x.squares(rows), self.y.squares(rows));
+        let is_zero = |sum: &Option<Exact>| sum.as_ref().is_some_and(Exact::is_zero);
+        if is_zero(&xx) {
+            return None;
         }
+        if is_zero(&yy) {
+            match statistic {
+                Regression::Correlation => return None,
+                Regression::Determination => return Some(1.0),
+                _ => {}
+            }
+        }
+        let (Some(xx), Some(yy)) = (xx, yy) else {
+            return Some(f64::NAN);
+        };
+        let xy = self.products(rows);
+        Some(match statistic {
+            Regression::Correlation => {
+                // The root to as many bits as a quotient has; an exact one where there is one.
+                let square = xx.times(&yy).big();
+                let more = QUOTIENT_BITS.saturating_sub(square.bits() / 2);
+                xy.divided(&(square << (2 * more)).sqrt(), more as i32)
+            }
+            Regression::Determination => xy.times(&xy).divided(&xx.times(&yy).big(), 0),
+            Regression::Slope => xy.divided(&xx.big(), 0),
+            _ => {
+                let numerator = self.y.sum.times(&xx).minus(&self.x.sum.times(&xy));
+                numerator.divided(&xx.many(rows).big(), UNIT)
+            }
+        })
     }
 
     /// Bytes of memory outside of itself.
