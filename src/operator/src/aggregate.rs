@@ -2,10 +2,11 @@
 //!
 //! **Algebra.** Counts, sums, averages, variances and conjunctions (of truth values and of bits)
 //! are linear maps of the input, `a(A + dA) = a(A) + a(dA)`, kept as exact numbers; DISTINCT goes
-//! through the support of a multiset, `s(A) = [A > 0]`; extremes are kept as such where rows never
-//! leave, and as ordered multisets where they may. The output is a function of those states, so
-//! its change is -old +new for each group whose row differs, and nothing else. `sum` of floats is
-//! exact and rounded once: order plays no part.
+//! through the support of a multiset, `s(A) = [A > 0]`; extremes, and first rows in an order, are
+//! kept as such where rows never leave, and extremes as ordered multisets where they may. The
+//! output is a function of those states, so its change is -old +new for each group whose row
+//! differs, and nothing else. Sums of floats, of their squares and of their products are exact and
+//! rounded once: order plays no part.
 //!
 //! **State.** `groups` holds dense ids of the groups and typed vectors under them; `tables` tells
 //! what is stored where. Without group columns and with `global` there is one row even for no
@@ -22,18 +23,23 @@ mod accumulator;
 mod bits;
 mod closing;
 mod distinct;
+mod firsts;
 mod float_sum;
 mod groups;
+mod intervals;
 mod lane;
 mod minmax;
 mod numeric_sum;
 mod over_frames;
 mod partial;
+mod statistics;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 pub use float_sum::ExactSum;
+pub(crate) use groups::pairs;
+pub(crate) use intervals::{arrow_interval, interval};
 pub(crate) use over_frames::over_frames;
 pub use partial::PartialAggregate;
 

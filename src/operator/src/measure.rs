@@ -313,8 +313,10 @@ fn aggregate_call(
     AggregateCall {
         function,
         arg,
+        second: None,
         distinct: false,
         filter: None,
+        order: Vec::new(),
         output,
     }
 }
@@ -461,8 +463,10 @@ fn measure_distinct() {
             calls.push(AggregateCall {
                 function: Count,
                 arg,
+                second: None,
                 distinct,
                 filter,
+                order: Vec::new(),
                 output: DataType::Int64,
             });
         }

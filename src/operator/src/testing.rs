@@ -27,6 +27,7 @@ pub fn schema(columns: &str) -> SchemaRef {
             "ts" => DataType::Timestamp(TimeUnit::Microsecond, None),
             "tstz" => DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
             "dec" => DataType::Decimal128(20, 2),
+            "span" => DataType::Interval(IntervalUnit::MonthDayNano),
             other => panic!("type {other}"),
         };
         Field::new(name, data_type, true)

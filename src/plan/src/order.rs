@@ -48,6 +48,9 @@ pub struct CollectCall {
     pub function: CollectFunction,
     /// Its argument column (none for `count(*)`).
     pub arg: Option<usize>,
+    /// The second argument column, of aggregates of pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<usize>,
     /// What the rows are ordered by; rows that are equal by it, by their other columns.
     pub order: Vec<SortKey>,
     /// Of rows with equal arguments, which stand side by side, the first counts.
@@ -71,17 +74,22 @@ pub enum CollectFunction {
     Mode,
     /// Of the arguments that are not NULL the one at this part of them (a double, by its bits).
     PercentileDisc(u64),
-    /// What lies there between two of them, as a double.
+    /// What lies there between two of them, as a double; of intervals as an interval.
     PercentileCont(u64),
     /// An aggregate of all rows.
     Aggregate(AggregateFunction),
+    /// `PercentileDisc` of each of these, as a list; NULL where there is none.
+    PercentilesDisc(Vec<Option<u64>>),
+    /// The same of `PercentileCont`.
+    PercentilesCont(Vec<Option<u64>>),
 }
 
 impl CollectCall {
     /// The columns that it reads, to be changed.
     pub fn columns_mut(&mut self) -> impl Iterator<Item = &mut usize> {
         let order = self.order.iter_mut().map(|k| &mut k.column);
-        self.arg.iter_mut().chain(&mut self.filter).chain(order)
+        let args = self.arg.iter_mut().chain(&mut self.second);
+        args.chain(&mut self.filter).chain(order)
     }
 }
 

@@ -356,10 +356,17 @@ pub struct AggregateCall {
     pub function: AggregateFunction,
     /// Its argument column (none for `count(*)`).
     pub arg: Option<usize>,
+    /// The second argument column, of functions of pairs: the first is y, this is x.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<usize>,
     /// `DISTINCT`.
     pub distinct: bool,
     /// `FILTER (WHERE column)`: a boolean column.
     pub filter: Option<usize>,
+    /// What rows are ordered by, of functions of the first and the last row; rows that are equal by
+    /// it by the argument.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub order: Vec<SortKey>,
     /// Type of the result.
     pub output: arrow_schema::DataType,
 }
@@ -383,6 +390,44 @@ pub enum AggregateFunction {
     BitAnd,
     BitOr,
     BitXor,
+    Corr,
+    CovarPop,
+    CovarSamp,
+    RegrCount,
+    RegrSxx,
+    RegrSyy,
+    RegrSxy,
+    RegrAvgX,
+    RegrAvgY,
+    RegrR2,
+    RegrSlope,
+    RegrIntercept,
+    /// Of an input that only grows the argument of the first row in an order.
+    First,
+    /// The same of the last row.
+    Last,
+}
+
+impl AggregateFunction {
+    /// Whether it makes no difference how often a value is there.
+    pub fn is_of_values(self) -> bool {
+        use AggregateFunction::{BitAnd, BitOr, BoolAnd, BoolOr, Max, Min};
+        matches!(self, Min | Max | BoolAnd | BoolOr | BitAnd | BitOr)
+    }
+}
+
+impl AggregateCall {
+    /// Whether DISTINCT makes a difference to it.
+    pub fn is_distinct(&self) -> bool {
+        self.distinct && !self.function.is_of_values()
+    }
+
+    /// The columns that it reads, to be changed.
+    pub fn columns_mut(&mut self) -> impl Iterator<Item = &mut usize> {
+        let order = self.order.iter_mut().map(|key| &mut key.column);
+        let args = self.arg.iter_mut().chain(&mut self.second);
+        args.chain(&mut self.filter).chain(order)
+    }
 }
 
 /// The column that is cheapest to carry where only the number of rows matters: a stream never has
@@ -408,10 +453,10 @@ pub fn narrowest(schema: &Schema) -> usize {
 /// State tables of an `Aggregate`: the groups, one per column with DISTINCT calls, and one per
 /// extreme of an input that may retract.
 pub fn aggregate_table_count(calls: &[AggregateCall], append_only: bool) -> u32 {
-    use AggregateFunction::{Avg, Count, Max, Min, Sum};
+    use AggregateFunction::{Max, Min};
     let mut distinct: Vec<Option<usize>> = calls
         .iter()
-        .filter(|c| c.distinct && matches!(c.function, Count | Sum | Avg))
+        .filter(|c| c.is_distinct())
         .map(|c| c.arg)
         .collect();
     distinct.sort_unstable();

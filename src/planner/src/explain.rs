@@ -12,7 +12,7 @@ mod timed;
 
 use crate::types::sql_type_name;
 use arrow_schema::Schema;
-use ordered::ordered;
+use ordered::{ordered, sort_key};
 use std::fmt::Write;
 use tidemark_plan::{
     AggregateCall, AggregateFunction, BinaryOp, Catalog, ColumnWatermark, Expr, Literal, Node, Op,
@@ -250,17 +250,42 @@ fn aggregate_name(function: AggregateFunction) -> &'static str {
         AggregateFunction::BitAnd => "bit_and",
         AggregateFunction::BitOr => "bit_or",
         AggregateFunction::BitXor => "bit_xor",
+        AggregateFunction::Corr => "corr",
+        AggregateFunction::CovarPop => "covar_pop",
+        AggregateFunction::CovarSamp => "covar_samp",
+        AggregateFunction::RegrCount => "regr_count",
+        AggregateFunction::RegrSxx => "regr_sxx",
+        AggregateFunction::RegrSyy => "regr_syy",
+        AggregateFunction::RegrSxy => "regr_sxy",
+        AggregateFunction::RegrAvgX => "regr_avgx",
+        AggregateFunction::RegrAvgY => "regr_avgy",
+        AggregateFunction::RegrR2 => "regr_r2",
+        AggregateFunction::RegrSlope => "regr_slope",
+        AggregateFunction::RegrIntercept => "regr_intercept",
+        AggregateFunction::First => "first_value",
+        AggregateFunction::Last => "last_value",
     }
+}
+
+/// The names of an aggregate's arguments.
+fn arguments(first: Option<usize>, second: Option<usize>, below: &Schema) -> String {
+    let named = |column: usize| below.field(column).name().as_str();
+    let second = second.map_or(String::new(), |c| format!(", {}", named(c)));
+    format!("{}{second}", first.map_or("*", named))
 }
 
 fn call(c: &AggregateCall, below: &Schema) -> String {
     let function = aggregate_name(c.function);
-    let arg = c.arg.map_or("*".into(), |a| below.field(a).name().clone());
+    let arg = arguments(c.arg, c.second, below);
     let filter = c.filter.map_or(String::new(), |f| {
         format!(" filter {}", below.field(f).name())
     });
+    let order = match c.order.as_slice() {
+        [] => String::new(),
+        keys => format!(" order by {}", list(keys, |k| sort_key(below, k))),
+    };
     format!(
-        "{function}({}{arg}){filter} -> {}",
+        "{function}({}{arg}{order}){filter} -> {}",
         if c.distinct { "distinct " } else { "" },
         c.output
     )

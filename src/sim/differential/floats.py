@@ -18,7 +18,7 @@ _NOISE, _NOISE_OF_ROOT = 1e-13, 1e-6
 
 
 def floating_point_sums(case):
-    """Sums and averages of floating-point numbers are exact in Tidemark, and depend on the order of rows in PostgreSQL; statistics depend on it in both."""
+    """Sums, averages and statistics of floating-point numbers come of exact sums in Tidemark, and depend on the order of rows in PostgreSQL."""
     if not case.tidemark.ok or not _ORDER_DEPENDENT.search(case.query):
         return False
     if case.postgres.ok:

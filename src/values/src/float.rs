@@ -56,6 +56,15 @@ fn checked(result: f64, finite: bool, not_zero: bool) -> Result<f64> {
     Ok(result)
 }
 
+/// What lies this part of the way from `low` to `high`, as `percentile_cont` has it.
+pub fn towards(low: f64, high: f64, part: f64) -> f64 {
+    if part == 0.0 {
+        low
+    } else {
+        low + part * (high - low)
+    }
+}
+
 /// `left + right`.
 pub fn add(left: f64, right: f64) -> Result<f64> {
     checked(left + right, left.is_finite() && right.is_finite(), false)

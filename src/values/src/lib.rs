@@ -9,6 +9,7 @@
 
 pub mod array;
 pub mod bytea;
+pub mod exact;
 pub mod float;
 pub mod float_text;
 pub mod jsonb;

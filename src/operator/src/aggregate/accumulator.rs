@@ -7,10 +7,13 @@
 //! there is a value at all.
 
 use super::bits::Bits;
-use super::float_sum::{DOUBLE, ExactSums, Format, SINGLE, quotient};
+use super::firsts::Firsts;
+use super::float_sum::ExactSums;
+use super::intervals::Intervals;
 use super::lane::Input;
 use super::minmax;
 use super::numeric_sum::{NumericSum, numerics};
+use super::statistics;
 use arrow::array::*;
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::*;
@@ -19,6 +22,7 @@ use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{AggregateCall, AggregateFunction};
 use tidemark_state::chunked::Chunked;
+use tidemark_values::exact::{DOUBLE, Format, SINGLE, quotient};
 use tidemark_values::numeric::Numeric;
 
 /// Digits of a numeric from which on 2^63 of them may be more than 128 bits hold.
@@ -138,6 +142,9 @@ pub(super) fn accumulator(
                 output: call.output.clone(),
                 sums: ExactSums::default(),
             }),
+            D::Interval(IntervalUnit::MonthDayNano) if call.output == *argument => {
+                Box::new(Intervals::new(mean))
+            }
             other => return Err(unsupported(other)),
         },
         AggregateFunction::Min | AggregateFunction::Max => {
@@ -162,12 +169,23 @@ pub(super) fn accumulator(
             {
                 Box::new(NumericSum::new(call.function))
             }
+            D::Float32 | D::Float64 if call.output == D::Float64 => {
+                statistics::of_floats(call.function).ok_or_else(|| unsupported(argument))?
+            }
             other => return Err(unsupported(other)),
         },
         AggregateFunction::BitAnd | AggregateFunction::BitOr | AggregateFunction::BitXor => {
             let bits = Bits::new(call.function, argument).filter(|_| call.output == *argument);
             Box::new(bits.ok_or_else(|| unsupported(argument))?)
         }
+        AggregateFunction::First | AggregateFunction::Last => match argument {
+            D::Struct(fields) if append_only => {
+                let last = call.function == AggregateFunction::Last;
+                Box::new(Firsts::new(last, fields, &call.order))
+            }
+            other => return Err(unsupported(other)),
+        },
+        _ => statistics::of_pairs(call.function).ok_or_else(|| unsupported(argument))?,
     })
 }
 
@@ -365,7 +383,7 @@ impl WideSum {
         let value = quotient(
             &[magnitude as u64, (magnitude >> 64) as u64],
             0,
-            divisor,
+            &[divisor],
             DOUBLE,
         ) / 10f64.powi(i32::from(self.scale));
         if (sum < 0) != (self.mean && count < 0) {

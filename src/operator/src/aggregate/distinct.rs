@@ -170,7 +170,7 @@ impl DistinctTable {
         let rows = batch.num_rows();
         let mut masks = vec![0u64; rows];
         for (variant, filter) in self.variants.iter().enumerate() {
-            match mask(batch.rows(), *filter, Some(self.argument)) {
+            match mask(batch.rows(), *filter, [Some(self.argument), None]) {
                 None => masks.iter_mut().for_each(|m| *m |= 1 << variant),
                 Some(mask) => mask
                     .set_indices()

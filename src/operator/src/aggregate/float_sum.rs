@@ -14,6 +14,7 @@
 
 use hashbrown::HashMap;
 use tidemark_state::chunked::Chunked;
+use tidemark_values::exact::{DOUBLE, Format, quotient};
 
 /// The lowest exponent of a double: values are multiples of 2^-LOWEST.
 const LOWEST: i32 = 1074;
@@ -44,24 +45,6 @@ struct Big {
     negative: bool,
     words: [u64; WORDS],
 }
-
-/// A floating-point format: bits of its mantissa, and the exponent of its smallest value.
-#[derive(Clone, Copy)]
-pub(super) struct Format {
-    bits: i32,
-    lowest: i32,
-}
-
-/// Doubles.
-pub(super) const DOUBLE: Format = Format {
-    bits: 53,
-    lowest: -1074,
-};
-/// Singles.
-pub(super) const SINGLE: Format = Format {
-    bits: 24,
-    lowest: -149,
-};
 
 impl ExactSums {
     pub fn grow(&mut self, capacity: usize) {
@@ -159,13 +142,13 @@ impl ExactSums {
             let value = quotient(
                 &[magnitude as u64, (magnitude >> 64) as u64],
                 i32::from(anchor) - 1 - LOWEST,
-                count,
+                &[count],
                 format,
             );
             return if word < 0 { -value } else { value };
         }
         let big = self.big(id);
-        let value = quotient(&big.words, -LOWEST, count, format);
+        let value = quotient(&big.words, -LOWEST, &[count], format);
         if big.negative { -value } else { value }
     }
 
@@ -381,91 +364,11 @@ fn add_shifted(words: &mut [u64; WORDS], amount: i128, shift: usize) {
     }
 }
 
-/// `magnitude * 2^exponent / divisor` rounded to the nearest value of `format`, ties to even;
-/// infinity beyond its range.
-pub(super) fn quotient(magnitude: &[u64], exponent: i32, divisor: u64, format: Format) -> f64 {
-    let Some(high) = magnitude.iter().rposition(|w| *w != 0) else {
-        return 0.0;
-    };
-    // Two words below the point leave at least 65 bits of quotient whatever the divisor.
-    let extra = if divisor == 1 { 0 } else { 2 };
-    let mut digits = [0u64; WORDS + 2];
-    let used = high + 1 + extra;
-    digits[extra..used].copy_from_slice(&magnitude[..=high]);
-    let exponent = exponent - 64 * extra as i32;
-    let mut remainder = 0u128;
-    if divisor != 1 {
-        for digit in digits[..used].iter_mut().rev() {
-            let value = remainder << 64 | u128::from(*digit);
-            *digit = (value / u128::from(divisor)) as u64;
-            remainder = value % u128::from(divisor);
-        }
-    }
-    let Some(high) = digits[..used].iter().rposition(|w| *w != 0) else {
-        return 0.0;
-    };
-    let top = high as i32 * 64 + 63 - digits[high].leading_zeros() as i32;
-    round(&digits[..=high], top, exponent, remainder != 0, format)
-}
-
-/// `digits * 2^exponent`, whose highest bit is `top`, plus a little if `sticky`.
-fn round(digits: &[u64], top: i32, exponent: i32, sticky: bool, format: Format) -> f64 {
-    let unit = (top + exponent - (format.bits - 1)).max(format.lowest);
-    let dropped = unit - exponent;
-    let bit = |i: i32| {
-        i >= 0
-            && digits
-                .get(i as usize / 64)
-                .is_some_and(|w| w >> (i % 64) & 1 == 1)
-    };
-    let mut kept = bits_from(digits, dropped.max(0) as usize);
-    if dropped < 0 {
-        kept <<= -dropped;
-    }
-    let half = dropped > 0 && bit(dropped - 1);
-    let below = sticky
-        || dropped > 1
-            && (0..digits.len()).any(|w| {
-                let from = w as i32 * 64;
-                let kept_bits = (dropped - 1 - from).clamp(0, 64);
-                let mask = if kept_bits == 64 {
-                    u64::MAX
-                } else {
-                    (1 << kept_bits) - 1
-                };
-                digits[w] & mask != 0
-            });
-    if half && (below || kept & 1 == 1) {
-        kept += 1;
-    }
-    let too_large =
-        format.bits == SINGLE.bits && (kept as f64) * power(unit.min(200)) > f64::from(f32::MAX);
-    if unit > 971 || too_large {
-        f64::INFINITY
-    } else {
-        kept as f64 * power(unit)
-    }
-}
-
-/// The 64 bits that begin at bit `from`.
-fn bits_from(digits: &[u64], from: usize) -> u64 {
-    let word = |i: usize| u128::from(digits.get(i).copied().unwrap_or(0));
-    ((word(from / 64) | word(from / 64 + 1) << 64) >> (from % 64)) as u64
-}
-
-/// 2^n for -1074 <= n <= 1023.
-fn power(n: i32) -> f64 {
-    f64::from_bits(if n >= -1022 {
-        ((n + 1023) as u64) << 52
-    } else {
-        1 << (n + 1074)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use tidemark_common::random::Random;
+    use tidemark_values::exact::SINGLE;
 
     fn sum(values: &[f64]) -> f64 {
         let mut sums = ExactSums::default();

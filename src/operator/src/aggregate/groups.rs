@@ -12,10 +12,12 @@ use super::distinct::DistinctTable;
 use super::lane::{Input, Lane, Selected, Selection, mask};
 use crate::Out;
 use crate::project::batch_of;
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StructArray};
+use arrow::buffer::NullBuffer;
 use arrow::compute;
 use arrow::compute::kernels::cmp::distinct;
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
+use std::sync::Arc;
 use tidemark_changelog::{ChangeBatch, hash_columns};
 use tidemark_common::{Error, Result};
 use tidemark_plan::{AggregateCall, AggregateFunction};
@@ -32,7 +34,7 @@ pub(super) const SEALED: u8 = 4;
 /// One call.
 pub(super) struct Call {
     pub lane: usize,
-    argument: Option<usize>,
+    argument: Argument,
     pub accumulator: Box<dyn Accumulator>,
 }
 
@@ -105,7 +107,7 @@ impl Groups {
             index: KeyIndex::new(&types),
             lanes: vec![Lane::new(Selection {
                 filter: None,
-                not_null: None,
+                not_null: [None; 2],
                 distinct: None,
             })],
             calls: Vec::new(),
@@ -150,20 +152,24 @@ impl Groups {
         input: &SchemaRef,
         append_only: bool,
     ) -> Result<()> {
-        let argument_type = call.arg.map(|c| input.field(c).data_type());
+        let argument = Argument::new(call);
+        let argument_type = argument.data_type(input);
         let mut selection = Selection {
             filter: call.filter,
-            not_null: call.arg,
+            not_null: match goes_by_rows(call) {
+                true => [None; 2],
+                false => [call.arg, call.second],
+            },
             distinct: None,
         };
-        if let (true, Some(argument)) = (is_distinct(call), call.arg) {
+        if let (true, Some(argument)) = (call.is_distinct(), call.arg) {
             let table = match self.distinct.iter().position(|t| t.argument == argument) {
                 Some(table) => table,
                 None => {
                     let mut variants: Vec<Option<usize>> = Vec::new();
                     for other in calls
                         .iter()
-                        .filter(|c| is_distinct(c) && c.arg == Some(argument))
+                        .filter(|c| c.is_distinct() && c.arg == Some(argument))
                     {
                         if !variants.contains(&other.filter) {
                             variants.push(other.filter);
@@ -186,7 +192,7 @@ impl Groups {
                 .ok_or_else(|| Error::internal("a distinct call without variant"))?;
             selection = Selection {
                 filter: None,
-                not_null: None,
+                not_null: [None; 2],
                 distinct: Some((table, variant)),
             };
         }
@@ -198,13 +204,13 @@ impl Groups {
                 self.lanes.push(Lane::new(selection));
                 self.lanes.len() - 1
             });
-        let mut accumulator = accumulator(call, argument_type, append_only)?;
+        let mut accumulator = accumulator(call, argument_type.as_ref(), append_only)?;
         if accumulator.multiset().is_some() {
             self.kinds.push(TableKind::Multiset(self.calls.len()));
         }
         self.calls.push(Call {
             lane,
-            argument: call.arg,
+            argument,
             accumulator,
         });
         Ok(())
@@ -250,8 +256,8 @@ impl Groups {
             };
             lane.count(&input);
             for call in self.calls.iter_mut().filter(|c| c.lane == l) {
-                if let Some(argument) = call.argument {
-                    call.accumulator.update(&input, batch.column(argument))?;
+                if let Some(argument) = call.argument.of(batch)? {
+                    call.accumulator.update(&input, &argument)?;
                 }
             }
         }
@@ -458,13 +464,84 @@ impl Groups {
     }
 }
 
-/// Whether DISTINCT makes a difference to the call.
-pub(super) fn is_distinct(call: &AggregateCall) -> bool {
-    call.distinct
-        && matches!(
-            call.function,
-            AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg
-        )
+/// What a call's accumulator takes of a batch.
+enum Argument {
+    /// Nothing: it goes by the count of rows.
+    None,
+    Column(usize),
+    /// Two columns as one, see [`pairs`].
+    Pairs(usize, usize),
+    /// Columns as one, which is there where a row is.
+    Rows(Vec<usize>),
+}
+
+impl Argument {
+    fn new(call: &AggregateCall) -> Argument {
+        match (call.arg, call.second) {
+            (None, _) => Argument::None,
+            (Some(value), _) if goes_by_rows(call) => {
+                let order = call.order.iter().map(|key| key.column);
+                Argument::Rows(order.chain([value]).collect())
+            }
+            (Some(column), None) => Argument::Column(column),
+            (Some(first), Some(second)) => Argument::Pairs(first, second),
+        }
+    }
+
+    fn data_type(&self, input: &SchemaRef) -> Option<DataType> {
+        let type_of = |column: &usize| input.field(*column).data_type().clone();
+        Some(match self {
+            Argument::None => return None,
+            Argument::Column(column) => type_of(column),
+            Argument::Pairs(first, second) => {
+                DataType::Struct(fields(&[type_of(first), type_of(second)]))
+            }
+            Argument::Rows(columns) => {
+                let types: Vec<DataType> = columns.iter().map(type_of).collect();
+                DataType::Struct(fields(&types))
+            }
+        })
+    }
+
+    fn of(&self, batch: &ChangeBatch) -> Result<Option<ArrayRef>> {
+        Ok(Some(match self {
+            Argument::None => return Ok(None),
+            Argument::Column(column) => batch.column(*column).clone(),
+            Argument::Pairs(first, second) => pairs(batch.column(*first), batch.column(*second))?,
+            Argument::Rows(columns) => {
+                let columns = columns.iter().map(|c| batch.column(*c).clone());
+                structs(columns.collect(), None)?
+            }
+        }))
+    }
+}
+
+/// Whether a call takes rows whose argument is NULL, too.
+fn goes_by_rows(call: &AggregateCall) -> bool {
+    matches!(
+        call.function,
+        AggregateFunction::First | AggregateFunction::Last
+    )
+}
+
+fn fields(types: &[DataType]) -> Fields {
+    let field = |(i, t): (usize, &DataType)| Field::new(format!("c{i}"), t.clone(), true);
+    types.iter().enumerate().map(field).collect()
+}
+
+fn structs(columns: Vec<ArrayRef>, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
+    let types: Vec<DataType> = columns.iter().map(|c| c.data_type().clone()).collect();
+    let structs = StructArray::try_new(fields(&types), columns, nulls);
+    Ok(Arc::new(
+        structs.map_err(|e| Error::internal(e.to_string()))?,
+    ))
+}
+
+/// Two arguments as one: a struct, which is NULL where one of them is.
+pub(crate) fn pairs(first: &ArrayRef, second: &ArrayRef) -> Result<ArrayRef> {
+    let (a, b) = (first.logical_nulls(), second.logical_nulls());
+    let nulls = NullBuffer::union(a.as_ref(), b.as_ref());
+    structs(vec![first.clone(), second.clone()], nulls)
 }
 
 fn concat(parts: &[ArrayRef]) -> Result<Option<ArrayRef>> {

@@ -62,8 +62,8 @@ impl Input<'_> {
 pub(super) struct Selection {
     /// A boolean column that must be true.
     pub filter: Option<usize>,
-    /// A column that must not be NULL.
-    pub not_null: Option<usize>,
+    /// Columns that must not be NULL.
+    pub not_null: [Option<usize>; 2],
     /// Which variant of which distinct table passes the rows on.
     pub distinct: Option<(usize, usize)>,
 }
@@ -81,7 +81,7 @@ impl Lane {
     pub fn new(selection: Selection) -> Lane {
         let all_rows = selection.filter.is_none()
             && selection.distinct.is_none()
-            && selection.not_null.is_some();
+            && selection.not_null[0].is_some();
         Lane {
             selection,
             counts: Chunked::new(),
@@ -108,11 +108,11 @@ impl Lane {
     }
 }
 
-/// The rows for which `filter` is true and `not_null` is there; `None` for all rows.
+/// The rows for which `filter` is true and `not_null` are there; `None` for all rows.
 pub(super) fn mask(
     batch: &RecordBatch,
     filter: Option<usize>,
-    not_null: Option<usize>,
+    not_null: [Option<usize>; 2],
 ) -> Option<BooleanBuffer> {
     let filter = filter.map(|c| {
         let column = batch.column(c).as_boolean();
@@ -121,12 +121,12 @@ pub(super) fn mask(
             None => column.values().clone(),
         }
     });
-    let valid = not_null
-        .and_then(|c| batch.column(c).logical_nulls())
-        .filter(|n| n.null_count() > 0)
-        .map(|n| n.inner().clone());
-    match (filter, valid) {
-        (Some(a), Some(b)) => Some(&a & &b),
-        (a, b) => a.or(b),
-    }
+    let valid = |column: usize| {
+        let nulls = batch.column(column).logical_nulls();
+        nulls
+            .filter(|n| n.null_count() > 0)
+            .map(|n| n.inner().clone())
+    };
+    let valid = not_null.into_iter().flatten().filter_map(valid);
+    filter.into_iter().chain(valid).reduce(|a, b| &a & &b)
 }

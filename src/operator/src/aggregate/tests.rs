@@ -9,8 +9,10 @@ use arrow::datatypes::*;
 use std::collections::{BTreeMap, HashMap};
 use tidemark_changelog::{hash_columns, vnode_of_hash};
 use tidemark_common::random::Random;
-use tidemark_plan::{AggregateFunction, AggregateFunction::*, aggregate_table_count};
+use tidemark_plan::{AggregateFunction, AggregateFunction::*, SortKey, aggregate_table_count};
 use tidemark_state::TableDelta;
+use tidemark_values::exact::{Moments, Pairs, Regression, Spread};
+use tidemark_values::moment::{Interval, IntervalSum};
 use tidemark_values::numeric::{Numeric, Sum as NumericTotal};
 
 const HUGE: f64 = (1u64 << 62) as f64 * (1u64 << 62) as f64 * (1u64 << 62) as f64;
@@ -20,8 +22,10 @@ fn call(function: AggregateFunction, arg: Option<usize>, output: DataType) -> Ag
     AggregateCall {
         function,
         arg,
+        second: None,
         distinct: false,
         filter: None,
+        order: Vec::new(),
         output,
     }
 }
@@ -30,6 +34,13 @@ fn distinct(function: AggregateFunction, arg: usize, output: DataType) -> Aggreg
     AggregateCall {
         distinct: true,
         ..call(function, Some(arg), output)
+    }
+}
+
+fn pair(function: AggregateFunction, y: usize, x: usize) -> AggregateCall {
+    AggregateCall {
+        second: Some(x),
+        ..call(function, Some(y), DataType::Float64)
     }
 }
 
@@ -349,10 +360,11 @@ struct Row {
     float: Option<f64>,
     text: Option<String>,
     truth: Option<bool>,
+    odd: Option<f64>,
+    span: Option<(i32, i32, i64)>,
 }
 
-const COLUMNS: &str =
-    "g i64, narrow i32, wide i64, numeric dec, float f64, string text, truth bool";
+const COLUMNS: &str = "g i64, narrow i32, wide i64, numeric dec, float f64, string text, truth bool, odd f64, span span";
 
 fn row(random: &mut Random, groups: u64) -> Row {
     Row {
@@ -382,6 +394,17 @@ fn row(random: &mut Random, groups: u64) -> Row {
                 }
         }),
         truth: maybe(random, |r| r.below_u64(3) == 0),
+        odd: maybe(random, |r| match r.below(40) {
+            0 => f64::NAN,
+            1 => f64::INFINITY,
+            2 => f64::NEG_INFINITY,
+            3 => 1e100,
+            _ => (r.below(7) as f64 - 3.0) * 0.1,
+        }),
+        span: maybe(random, |r| {
+            let small = |r: &mut Random| r.below(9) as i32 - 4;
+            (small(r), small(r), i64::from(small(r)) * 3_600_000_000_000)
+        }),
     }
 }
 
@@ -400,6 +423,8 @@ fn batch(rows: &[(Row, i64)]) -> ChangeBatch {
                 .collect::<StringArray>(),
         ),
         Arc::new(rows.iter().map(|r| r.0.truth).collect::<BooleanArray>()),
+        Arc::new(rows.iter().map(|r| r.0.odd).collect::<Float64Array>()),
+        spans(rows.iter().map(|r| r.0.span)),
     ];
     ChangeBatch::new(
         RecordBatch::try_new(schema(COLUMNS), columns).unwrap(),
@@ -407,9 +432,32 @@ fn batch(rows: &[(Row, i64)]) -> ChangeBatch {
     )
 }
 
-fn all_calls() -> Vec<AggregateCall> {
+fn spans(values: impl Iterator<Item = Option<(i32, i32, i64)>>) -> ArrayRef {
+    let span = |(months, days, nanos)| IntervalMonthDayNano::new(months, days, nanos);
+    Arc::new(
+        values
+            .map(|v| v.map(span))
+            .collect::<IntervalMonthDayNanoArray>(),
+    )
+}
+
+const SPAN: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
+
+/// The first or last text in the order of a column.
+fn in_order(function: AggregateFunction, column: usize, descending: bool) -> AggregateCall {
+    AggregateCall {
+        order: vec![SortKey {
+            column,
+            descending,
+            nulls_first: descending,
+        }],
+        ..call(function, Some(5), DataType::Utf8)
+    }
+}
+
+fn all_calls(append_only: bool) -> Vec<AggregateCall> {
     let big = |scale| DataType::Decimal128(38, scale);
-    vec![
+    let mut calls = vec![
         call(Count, None, DataType::Int64),
         call(Count, Some(1), DataType::Int64),
         filtered(call(Count, None, DataType::Int64), 6),
@@ -434,11 +482,35 @@ fn all_calls() -> Vec<AggregateCall> {
         filtered(call(BitXor, Some(1), DataType::Int32), 6),
         call(VarSamp, Some(1), DataType::LargeBinary),
         call(StddevPop, Some(3), DataType::LargeBinary),
-    ]
+        call(VarSamp, Some(4), DataType::Float64),
+        filtered(call(StddevPop, Some(7), DataType::Float64), 6),
+        distinct(VarPop, 4, DataType::Float64),
+        distinct(VarSamp, 1, DataType::LargeBinary),
+        distinct(BitXor, 1, DataType::Int32),
+        pair(Corr, 7, 1),
+        pair(CovarSamp, 4, 7),
+        pair(RegrSlope, 7, 4),
+        pair(RegrAvgX, 1, 7),
+        filtered(pair(RegrIntercept, 1, 4), 6),
+        AggregateCall {
+            output: DataType::Int64,
+            ..pair(RegrCount, 2, 7)
+        },
+        call(Sum, Some(8), SPAN),
+        call(Avg, Some(8), SPAN),
+    ];
+    if append_only {
+        calls.extend([
+            in_order(First, 1, false),
+            filtered(in_order(First, 1, true), 6),
+            in_order(Last, 2, false),
+        ]);
+    }
+    calls
 }
 
 /// The calls' results over some rows, by the letter of their definitions.
-fn naive(rows: &[&Row]) -> Vec<ArrayRef> {
+fn naive(rows: &[&Row], append_only: bool) -> Vec<ArrayRef> {
     fn least<T: PartialOrd>(values: Vec<T>, greatest: bool) -> Option<T> {
         values
             .into_iter()
@@ -496,9 +568,36 @@ fn naive(rows: &[&Row]) -> Vec<ArrayRef> {
         values.iter().for_each(|v| total.add(v));
         total
     };
+    let moments = |values: Vec<f64>, spread| {
+        let mut moments = Moments::default();
+        values.iter().for_each(|v| moments.add(*v, 1));
+        double(moments.result(spread).unwrap())
+    };
+    let narrow_of = |r: &Row| r.narrow.map(f64::from);
+    let pairs = |rows: &[&Row], of: &dyn Fn(&Row) -> (Option<f64>, Option<f64>), statistic| {
+        let mut pairs = Pairs::default();
+        for row in rows {
+            if let (Some(y), Some(x)) = of(row) {
+                pairs.add(statistic, y, x, 1);
+            }
+        }
+        pairs.result(statistic).unwrap()
+    };
+    let all_spans: Vec<_> = rows.iter().filter_map(|r| r.span).collect();
+    let mut span = IntervalSum::default();
+    for (months, days, nanos) in &all_spans {
+        span.add(Interval::new(*months, *days, nanos / 1000), 1);
+    }
+    let told = |span: Interval| (span.months, span.days, span.micros * 1000);
+    let spanned = |value: Interval| {
+        spans(std::iter::once(
+            (!all_spans.is_empty()).then(|| told(value)),
+        ))
+    };
+    let mean_span = span.average(all_spans.len().max(1) as i64).unwrap();
     let some_bits: Vec<i32> = passing.iter().filter_map(|r| r.narrow).collect();
     let cents = |r: &&Row| r.numeric.map(|n| Numeric::from_unscaled(n, 2));
-    vec![
+    let mut results = vec![
         number(rows.len()),
         number(narrow.len()),
         number(passing.len()),
@@ -564,10 +663,69 @@ fn naive(rows: &[&Row]) -> Vec<ArrayRef> {
                 .stddev_pop()
                 .unwrap(),
         ),
-    ]
+        moments(floats.clone(), Spread::VarSamp),
+        moments(
+            passing.iter().filter_map(|r| r.odd).collect(),
+            Spread::StddevPop,
+        ),
+        moments(unique(&floats), Spread::VarPop),
+        form(
+            squares(unique(&narrow).into_iter().map(Numeric::from).collect())
+                .var_samp()
+                .unwrap(),
+        ),
+        Arc::new(Int32Array::from(vec![
+            unique(&narrow).into_iter().reduce(|a, b| a ^ b),
+        ])),
+        double(pairs(
+            rows,
+            &|r| (r.odd, narrow_of(r)),
+            Regression::Correlation,
+        )),
+        double(pairs(rows, &|r| (r.float, r.odd), Regression::CovarSamp)),
+        double(pairs(rows, &|r| (r.odd, r.float), Regression::Slope)),
+        double(pairs(
+            rows,
+            &|r| (narrow_of(r), r.odd),
+            Regression::AverageX,
+        )),
+        double(pairs(
+            &passing,
+            &|r| (narrow_of(r), r.float),
+            Regression::Intercept,
+        )),
+        number(
+            rows.iter()
+                .filter(|r| r.wide.is_some() && r.odd.is_some())
+                .count(),
+        ),
+        spanned(span.sum().unwrap()),
+        spanned(mean_span),
+    ];
+    let text = |row: Option<&&Row>| -> ArrayRef {
+        Arc::new(StringArray::from(vec![row.and_then(|r| r.text.as_deref())]))
+    };
+    let by_text = |r: &Row| (r.text.is_none(), r.text.clone());
+    if append_only {
+        let narrow = |r: &Row| (r.narrow.is_none(), r.narrow);
+        let up = |r: &&&Row| (narrow(r), by_text(r));
+        let down = |r: &&&Row| (std::cmp::Reverse(narrow(r)), by_text(r));
+        let wide = |r: &&&Row| ((r.wide.is_none(), r.wide), by_text(r));
+        results.extend([
+            text(rows.iter().min_by_key(up)),
+            text(passing.iter().min_by_key(down)),
+            text(rows.iter().max_by_key(wide)),
+        ]);
+    }
+    results
 }
 
-fn expected(rows: &[Row], grouped: bool, output: &SchemaRef) -> HashMap<String, i64> {
+fn expected(
+    rows: &[Row],
+    grouped: bool,
+    append_only: bool,
+    output: &SchemaRef,
+) -> HashMap<String, i64> {
     let mut groups: HashMap<Option<i64>, Vec<&Row>> = HashMap::new();
     if !grouped {
         groups.insert(None, Vec::new());
@@ -581,7 +739,7 @@ fn expected(rows: &[Row], grouped: bool, output: &SchemaRef) -> HashMap<String, 
     let mut lines = HashMap::new();
     for (key, rows) in groups {
         let key = grouped.then(|| Arc::new(Int64Array::from(vec![key])) as ArrayRef);
-        let columns = key.into_iter().chain(naive(&rows)).collect();
+        let columns = key.into_iter().chain(naive(&rows, append_only)).collect();
         let batch = ChangeBatch::insert(RecordBatch::try_new(output.clone(), columns).unwrap());
         lines.insert(table(&batch)[0][3..].to_string(), 1);
     }
@@ -652,7 +810,7 @@ impl Stored {
 
 fn history(seed: u64, grouped: bool, append_only: bool) {
     let mut random = Random(seed);
-    let (group, calls): (&[usize], _) = (if grouped { &[0] } else { &[] }, all_calls());
+    let (group, calls): (&[usize], _) = (if grouped { &[0] } else { &[] }, all_calls(append_only));
     let output = output_schema(&schema(COLUMNS), group, &calls);
     let make = || aggregate(COLUMNS, group, &calls, append_only);
     let mut operator = make();
@@ -698,7 +856,7 @@ fn history(seed: u64, grouped: bool, append_only: bool) {
         sum.retain(|_, weight| *weight != 0);
         assert_eq!(
             sum,
-            expected(&rows, grouped, &output),
+            expected(&rows, grouped, append_only, &output),
             "seed {seed}, epoch {number}"
         );
         if random.below_u64(3) == 0 {

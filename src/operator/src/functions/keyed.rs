@@ -33,6 +33,7 @@ pub(super) fn definitions() -> Vec<Definition> {
                 ] => Some(types.to_vec()),
                 [DataType::Interval(_)] => Some(vec![months_days_nanos()]),
                 [DataType::List(_)] => Some(types.to_vec()),
+                [row @ DataType::Struct(_)] if array::has_key(row) => Some(types.to_vec()),
                 _ => None,
             },
             returns: |_| DataType::Binary,
@@ -113,6 +114,7 @@ fn sort_key(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         DataType::BinaryView => json::sort_keys(values.as_binary_view()),
         DataType::Interval(IntervalUnit::MonthDayNano) => interval_keys(values.as_primitive()),
         DataType::List(_) => Arc::new(array::sort_keys(values.as_list())?),
+        DataType::Struct(_) => Arc::new(array::row_keys(values.as_struct())?),
         other => return exec_err!("{other} has no key"),
     };
     result(args, keys)

@@ -1,7 +1,7 @@
 //! What window functions are of rows in their order.
 
 use super::partitions::{Partitions, internal};
-use crate::aggregate::over_frames;
+use crate::aggregate::{over_frames, pairs};
 use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, UInt32Array, make_comparator};
 use arrow::compute::{cast, interleave, take};
 use std::cmp::Ordering;
@@ -103,6 +103,14 @@ impl Reach {
             read_after: after,
             peers: false,
         }
+    }
+}
+
+/// The argument of an aggregate, of two that they are pairs.
+pub(super) fn argument(columns: &[ArrayRef]) -> Result<Option<ArrayRef>> {
+    match columns {
+        [first, second] => pairs(first, second).map(Some),
+        columns => Ok(columns.first().cloned()),
     }
 }
 
@@ -208,7 +216,7 @@ impl<'a> Sequence<'a> {
     }
 
     fn call(&self, call: &WindowCall) -> Result<ArrayRef> {
-        let argument = || {
+        let value = || {
             let column = call.args.first();
             let column = column.ok_or_else(|| Error::internal("a call without argument"))?;
             self.column(*column)
@@ -227,15 +235,15 @@ impl<'a> Sequence<'a> {
             WindowFunction::Ntile(parts) => self.parts(*parts),
             WindowFunction::Shifted(by) => {
                 let default = call.args.get(1).map(|c| self.column(*c)).transpose()?;
-                self.shifted(&argument()?, default.as_ref(), *by)?
+                self.shifted(&value()?, default.as_ref(), *by)?
             }
             WindowFunction::FirstValue => {
-                self.values(&argument()?, call.frame, |frame| Some(frame.start))?
+                self.values(&value()?, call.frame, |frame| Some(frame.start))?
             }
             WindowFunction::LastValue => {
-                self.values(&argument()?, call.frame, |frame| frame.end.checked_sub(1))?
+                self.values(&value()?, call.frame, |frame| frame.end.checked_sub(1))?
             }
-            WindowFunction::NthValue(n) => self.values(&argument()?, call.frame, |frame| {
+            WindowFunction::NthValue(n) => self.values(&value()?, call.frame, |frame| {
                 let nth = usize::try_from(*n).ok()?.checked_sub(1)?;
                 frame.start.checked_add(nth)
             })?,
@@ -304,7 +312,8 @@ impl<'a> Sequence<'a> {
     }
 
     fn aggregate(&self, call: &WindowCall, function: AggregateFunction) -> Result<ArrayRef> {
-        let values = call.args.first().map(|c| self.column(*c)).transpose()?;
+        let columns = call.args.iter().map(|c| self.column(*c));
+        let values = argument(&columns.collect::<Result<Vec<_>>>()?)?;
         let filter = call.filter.map(|c| self.partitions.passing(c, self.rows));
         let filter = filter.transpose()?;
         let mut frames: Vec<Range<usize>> = Vec::new();
@@ -318,8 +327,10 @@ impl<'a> Sequence<'a> {
         let aggregate = AggregateCall {
             function,
             arg: call.args.first().copied(),
+            second: call.args.get(1).copied(),
             distinct: false,
             filter: None,
+            order: Vec::new(),
             output: call.output.clone(),
         };
         let results = over_frames(&aggregate, values.as_ref(), filter, self.len(), &frames)?;

@@ -6,21 +6,25 @@
 //! **Cost.** A group of which a row has changed is computed anew at the barrier, as it was and as
 //! it is; many groups at a time, a column at a time.
 
+use super::calls::argument;
 use super::difference::Difference;
 use super::partitions::{Partitions, Pending, internal};
-use crate::aggregate::over_frames;
+use crate::aggregate::{arrow_interval, interval, over_frames};
 use crate::closing::Closing;
 use crate::{Barrier, Operator, Out};
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, ListArray, UInt32Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, IntervalMonthDayNanoArray, ListArray, UInt32Array,
+};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, Float64Type, SchemaRef};
+use arrow::datatypes::{DataType, Float64Type, IntervalMonthDayNanoType, SchemaRef};
 use std::ops::Range;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Error, Result};
 use tidemark_plan::{AggregateCall, AggregateFunction, CollectCall, CollectFunction};
 use tidemark_state::{Place, SortBy, StateTable};
+use tidemark_values::float::towards;
 
 /// Rows of groups that are computed together, about.
 const ROWS: usize = 64 * 1024;
@@ -94,6 +98,7 @@ impl Collect {
         let CollectCall {
             function,
             arg,
+            second,
             filter,
             distinct,
             ..
@@ -107,14 +112,14 @@ impl Collect {
             function,
             CollectFunction::Array | CollectFunction::First | CollectFunction::Last
         );
-        if let (true, Some(arg)) = (skips_null, arg) {
+        for arg in arg.iter().chain(second).filter(|_| skips_null) {
             let nulls = self.partitions.column(*arg, &rows)?.logical_nulls();
             let valid = |i: usize| nulls.as_ref().is_none_or(|n| n.is_valid(i));
             (0..rows.len()).for_each(|i| counts[i] &= valid(i));
         }
         let mut selected = groups.with(&rows, &counts);
-        if let (true, Some(arg)) = (*distinct, arg) {
-            let first = self.firsts(*arg, &selected);
+        if let (true, Some(compared)) = (*distinct, compared(&call.call)) {
+            let first = self.firsts(compared, &selected);
             selected = selected.with(&selected.rows, &first);
         }
         Ok(selected)
@@ -129,7 +134,7 @@ impl Collect {
             ..
         } = &call.call;
         if let CollectFunction::Aggregate(function) = function {
-            return self.aggregate(*function, *arg, output, &selected);
+            return self.aggregate(*function, &call.call, &selected);
         }
         let arg = arg.ok_or_else(|| Error::internal("a call without argument"))?;
         let values = self.partitions.column(arg, &selected.rows)?;
@@ -138,46 +143,38 @@ impl Collect {
             let picked = UInt32Array::from_iter(selected.ranges().map(at));
             take(&values, &picked, None).map_err(internal)
         };
+        // Several percentiles are as many of each group that has rows.
+        let lengths = |parts: &[Option<u64>]| {
+            let each = parts.len();
+            let length = move |r: Range<usize>| if r.is_empty() { 0 } else { each };
+            selected.ranges().map(length)
+        };
         match function {
             CollectFunction::First => pick(&|range| range.start),
             CollectFunction::Last => pick(&|range| range.end - 1),
-            CollectFunction::PercentileDisc(bits) => {
-                let part = f64::from_bits(*bits);
-                pick(&|range| {
-                    let place = (part * range.len() as f64).ceil() as usize;
-                    range.start + place.saturating_sub(1).min(range.len() - 1)
-                })
-            }
+            CollectFunction::PercentileDisc(bits) => pick(&|range| place(*bits, range)),
             CollectFunction::Mode => {
-                let first = self.firsts(arg, &selected);
+                let first = self.firsts(compared(&call.call).unwrap_or(arg), &selected);
                 pick(&|range| most(&first, range))
             }
+            CollectFunction::PercentilesDisc(parts) => {
+                let places = of_each(parts, &selected, |bits, range| Some(place(bits, range)));
+                let places = places.into_iter().map(|place| place.map(|p| p as u32));
+                let values = take(&values, &UInt32Array::from_iter(places), None);
+                lists(output, lengths(parts), &selected, values.map_err(internal)?)
+            }
             CollectFunction::PercentileCont(bits) => {
-                let values = cast(&values, &DataType::Float64).map_err(internal)?;
-                let values = values.as_primitive::<Float64Type>();
-                let part = f64::from_bits(*bits);
-                let between = |range: Range<usize>| {
-                    let at = part * (range.len().checked_sub(1)? as f64);
-                    let value = |at: f64| values.value(range.start + at as usize);
-                    let (low, high) = (value(at.floor()), value(at.ceil()));
-                    let same = at.floor() == at.ceil() || low == high;
-                    Some(if same {
-                        low
-                    } else {
-                        low + (high - low) * at.fract()
-                    })
-                };
-                let between = selected.ranges().map(between);
-                Ok(Arc::new(between.collect::<Float64Array>()))
+                let between = selected.ranges().map(|range| Between::new(*bits, range));
+                between_all(&values, &between.collect::<Vec<_>>())
+            }
+            CollectFunction::PercentilesCont(parts) => {
+                let between = of_each(parts, &selected, Between::new);
+                let values = between_all(&values, &between)?;
+                lists(output, lengths(parts), &selected, values)
             }
             CollectFunction::Array | CollectFunction::Aggregate(_) => {
-                let DataType::List(element) = output else {
-                    return Err(Error::internal("array_agg gives a list"));
-                };
-                let offsets = OffsetBuffer::from_lengths(selected.ranges().map(|r| r.len()));
-                let nulls: NullBuffer = selected.ranges().map(|r| !r.is_empty()).collect();
-                let list = ListArray::try_new(element.clone(), offsets, values, Some(nulls));
-                Ok(Arc::new(list.map_err(internal)?))
+                let lengths = selected.ranges().map(|r| r.len());
+                lists(output, lengths, &selected, values)
             }
         }
     }
@@ -185,19 +182,20 @@ impl Collect {
     fn aggregate(
         &self,
         function: AggregateFunction,
-        arg: Option<usize>,
-        output: &DataType,
+        call: &CollectCall,
         selected: &Groups,
     ) -> Result<ArrayRef> {
-        let values = arg
-            .map(|arg| self.partitions.column(arg, &selected.rows))
-            .transpose()?;
+        let columns = call.arg.iter().chain(&call.second);
+        let columns = columns.map(|c| self.partitions.column(*c, &selected.rows));
+        let values = argument(&columns.collect::<Result<Vec<_>>>()?)?;
         let call = AggregateCall {
             function,
-            arg,
+            arg: call.arg,
+            second: call.second,
             distinct: false,
             filter: None,
-            output: output.clone(),
+            order: Vec::new(),
+            output: call.output.clone(),
         };
         let frames: Vec<Range<usize>> = selected.ranges().collect();
         over_frames(&call, values.as_ref(), None, selected.rows.len(), &frames)
@@ -231,6 +229,92 @@ impl Collect {
         }
         difference.send(&self.partitions, &self.group, &self.output, out)
     }
+}
+
+/// The column in which rows are equal that count once, or together: of values that are equal and
+/// look different it has what they have in common, and they are ordered by it.
+fn compared(call: &CollectCall) -> Option<usize> {
+    let first = call.order.first().map(|key| key.column);
+    first.or(call.arg)
+}
+
+/// The row of a group, which has some, that so large a part of its rows comes up to.
+fn place(bits: u64, range: Range<usize>) -> usize {
+    let place = (f64::from_bits(bits) * range.len() as f64).ceil() as usize;
+    range.start + place.saturating_sub(1).min(range.len() - 1)
+}
+
+/// What lies some part of the way from one row to another.
+#[derive(Clone, Copy)]
+struct Between {
+    low: usize,
+    high: usize,
+    part: f64,
+}
+
+impl Between {
+    /// At this part of a group; nothing of no rows.
+    fn new(bits: u64, range: Range<usize>) -> Option<Between> {
+        let at = f64::from_bits(bits) * (range.len().checked_sub(1)? as f64);
+        Some(Between {
+            low: range.start + at.floor() as usize,
+            high: range.start + at.ceil() as usize,
+            part: at - at.floor(),
+        })
+    }
+}
+
+/// The values there, as doubles or as intervals.
+fn between_all(values: &ArrayRef, places: &[Option<Between>]) -> Result<ArrayRef> {
+    if let DataType::Interval(_) = values.data_type() {
+        let values = values.as_primitive::<IntervalMonthDayNanoType>();
+        let value = |place: &Between| {
+            let [low, high] = [place.low, place.high].map(|row| interval(values.value(row)));
+            arrow_interval(low.towards(high, place.part)?)
+        };
+        let values = places
+            .iter()
+            .map(|place| place.as_ref().map(value).transpose());
+        let values = values.collect::<Result<IntervalMonthDayNanoArray>>()?;
+        return Ok(Arc::new(values));
+    }
+    let values = cast(values, &DataType::Float64).map_err(internal)?;
+    let values = values.as_primitive::<Float64Type>();
+    let value = |b: &Between| towards(values.value(b.low), values.value(b.high), b.part);
+    let values = places.iter().map(|place| place.as_ref().map(value));
+    Ok(Arc::new(values.collect::<Float64Array>()))
+}
+
+/// Something of each part of each group that has rows, one group after the other; nothing of a part
+/// that is none.
+fn of_each<T>(
+    parts: &[Option<u64>],
+    groups: &Groups,
+    of: impl Fn(u64, Range<usize>) -> Option<T>,
+) -> Vec<Option<T>> {
+    let there = groups.ranges().filter(|range| !range.is_empty());
+    let of = &of;
+    let each = there.flat_map(|range| {
+        let of_part = move |part: &Option<u64>| part.and_then(|bits| of(bits, range.clone()));
+        parts.iter().map(of_part)
+    });
+    each.collect()
+}
+
+/// Values as lists of these lengths; NULL for a group without rows.
+fn lists(
+    output: &DataType,
+    lengths: impl Iterator<Item = usize>,
+    groups: &Groups,
+    values: ArrayRef,
+) -> Result<ArrayRef> {
+    let DataType::List(element) = output else {
+        return Err(Error::internal("what is collected is a list"));
+    };
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    let nulls: NullBuffer = groups.ranges().map(|r| !r.is_empty()).collect();
+    let list = ListArray::try_new(element.clone(), offsets, values, Some(nulls));
+    Ok(Arc::new(list.map_err(internal)?))
 }
 
 /// Where the first of the longest stretches of equal values begins.

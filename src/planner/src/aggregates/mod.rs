@@ -6,12 +6,13 @@
 //! stream operators add integers natively. For ad-hoc queries ([`aggregates`]) sums that provably
 //! fit are left to DataFusion's accumulators by a simplification, which casts the argument; all
 //! others, and all window functions, are evaluated by [`Sums`], by the exact sums of doubles that
-//! are handed in, or value by value ([`variances`]).
+//! are handed in, and by those of their squares ([`variances`]).
 
 mod collecting;
 mod evaluated;
 mod ordered_sets;
 mod regressions;
+mod renamed;
 mod sums;
 mod variances;
 
@@ -30,8 +31,10 @@ use datafusion_expr::{
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use sums::{IntervalSums, Statistic, Sums};
+use tidemark_values::exact::Spread;
 
 pub(crate) use evaluated::array_agg;
+pub(crate) use ordered_sets::percentile_cont;
 
 /// Digits of a `Decimal128` of which 2^63 can be added up in one.
 const ADDED_DIGITS: u8 = 19;
@@ -53,15 +56,15 @@ pub(crate) fn for_planning() -> Vec<Arc<AggregateUDF>> {
 
 fn with_postgres_types(doubles: Option<[Arc<AggregateUDF>; 2]>) -> Vec<Arc<AggregateUDF>> {
     let [sum, avg] = doubles.map_or([None, None], |d| d.map(Some));
-    let in_order = |statistic| (statistic, Some(variances::function(statistic)));
+    let exact = |statistic, spread| (statistic, Some(variances::function(spread)));
     let replaced = |f: Arc<AggregateUDF>| {
         let (statistic, doubles) = match f.name() {
             "sum" => (Statistic::Sum, sum.clone()),
             "avg" => (Statistic::Average, avg.clone()),
-            "var" | "var_samp" => in_order(Statistic::SampleVariance),
-            "var_pop" => in_order(Statistic::PopulationVariance),
-            "stddev" => in_order(Statistic::SampleDeviation),
-            "stddev_pop" => in_order(Statistic::PopulationDeviation),
+            "var" | "var_samp" => exact(Statistic::SampleVariance, Spread::VarSamp),
+            "var_pop" => exact(Statistic::PopulationVariance, Spread::VarPop),
+            "stddev" => exact(Statistic::SampleDeviation, Spread::StddevSamp),
+            "stddev_pop" => exact(Statistic::PopulationDeviation, Spread::StddevPop),
             _ => return evaluated::evaluated(&f).unwrap_or(f),
         };
         let mut aliases = f.aliases().to_vec();
@@ -78,12 +81,17 @@ fn with_postgres_types(doubles: Option<[Arc<AggregateUDF>; 2]>) -> Vec<Arc<Aggre
     };
     let mut own = ordered_sets::functions();
     own.extend(regressions::functions());
+    own.extend(collecting::all());
+    own.extend(renamed::all());
+    let is_named = |f: &AggregateUDF, name: &str| {
+        let mut names = f.aliases().iter().map(String::as_str);
+        f.name() == name || names.any(|n| n == name)
+    };
     datafusion_functions_aggregate::all_default_aggregate_functions()
         .into_iter()
-        .filter(|f| f.name() != "string_agg" && !own.iter().any(|o| o.name() == f.name()))
+        .filter(|f| !own.iter().any(|o| is_named(o, f.name())))
         .map(replaced)
         .chain(own.clone())
-        .chain(collecting::all())
         .collect()
 }
 
@@ -226,11 +234,9 @@ impl AggregateUDFImpl for PostgresAggregate {
                 narrows: self.statistic == Statistic::Sum,
                 inner: doubles.accumulator(args)?,
             })),
-            DataType::Interval(_) if args.is_distinct => {
-                not_impl_err!("{}(DISTINCT interval) is not supported", self.name())
-            }
             DataType::Interval(_) => Ok(Box::new(IntervalSums::new(
                 self.statistic == Statistic::Average,
+                args.is_distinct,
             ))),
             _ => Ok(Box::new(Sums::new(
                 self.statistic,
@@ -259,7 +265,7 @@ impl AggregateUDFImpl for PostgresAggregate {
                 doubles.state_fields(args)
             }
             (Some(_), [field]) if matches!(field.data_type(), DataType::Interval(_)) => {
-                Ok(sums::interval_state_fields(args.name))
+                Ok(sums::interval_state_fields(args.name, args.is_distinct))
             }
             _ => Ok(sums::state_fields(args.name, args.is_distinct)),
         }

@@ -8,17 +8,19 @@
 //! * `percentile_cont` is what lies at `p * (N - 1)`, on the line between its neighbours. It is a
 //!   double, or an interval of intervals.
 //!
-//! Of an array of percentiles the result is an array. State: all values, and the percentile.
+//! Of an array of percentiles the result is an array. Values that are equal and look different are
+//! in the order of their looks ([`looks`]). State: all values, and the percentile.
 
+use super::sums::{arrow_interval, interval, looks as interval_looks};
 use crate::error::external;
-use crate::types::{JSONB, is_numeric_bytes};
+use crate::types::{BPCHAR, JSONB, is_numeric_bytes};
 use arrow_schema::{DataType, Field, FieldRef};
 use datafusion_common::arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, Decimal128Array, Float64Array, ListArray, RecordBatch,
-    new_empty_array,
+    StringArray, new_empty_array,
 };
 use datafusion_common::arrow::buffer::OffsetBuffer;
-use datafusion_common::arrow::compute::{self, SortOptions};
+use datafusion_common::arrow::compute::{self, SortColumn, SortOptions};
 use datafusion_common::arrow::datatypes::{
     Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
 };
@@ -26,10 +28,11 @@ use datafusion_common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion_expr::utils::AggregateOrderSensitivity;
 use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use tidemark_common::{Error, SqlState};
+use tidemark_values::float::towards;
 use tidemark_values::jsonb;
-use tidemark_values::moment::{Interval, interval_key};
+use tidemark_values::moment::interval_key;
 use tidemark_values::numeric::{self, Numeric};
 
 /// What is told of the values.
@@ -42,20 +45,31 @@ enum Kind {
 
 /// The functions.
 pub(super) fn functions() -> Vec<Arc<AggregateUDF>> {
-    let function = |(name, kind)| {
-        Arc::new(AggregateUDF::from(OrderedSet {
-            name,
-            kind,
-            signature: Signature::user_defined(Volatility::Immutable),
-        }))
-    };
-    [
-        ("mode", Kind::Mode),
-        ("percentile_disc", Kind::Discrete),
-        ("percentile_cont", Kind::Continuous),
+    vec![
+        function("mode", Kind::Mode),
+        function("percentile_disc", Kind::Discrete),
+        percentile_cont(),
     ]
-    .map(function)
-    .into()
+}
+
+/// `percentile_cont`, which other aggregates are written in terms of.
+pub(crate) fn percentile_cont() -> Arc<AggregateUDF> {
+    static PERCENTILE_CONT: LazyLock<Arc<AggregateUDF>> =
+        LazyLock::new(|| function("percentile_cont", Kind::Continuous));
+    PERCENTILE_CONT.clone()
+}
+
+fn function(name: &'static str, kind: Kind) -> Arc<AggregateUDF> {
+    Arc::new(AggregateUDF::from(OrderedSet {
+        name,
+        kind,
+        signature: Signature::user_defined(Volatility::Immutable),
+    }))
+}
+
+/// The type of `percentile_cont` of values of this type.
+pub(super) fn continuous_type(value: &DataType) -> DataType {
+    element_type(Kind::Continuous, value)
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -213,11 +227,16 @@ impl Values {
             values = doubles(&values)?;
         }
         let keys = keys(&values)?;
-        let options = SortOptions {
-            descending: self.descending,
-            nulls_first: false,
+        let column = |values: ArrayRef, descending| SortColumn {
+            values,
+            options: Some(SortOptions {
+                descending,
+                nulls_first: false,
+            }),
         };
-        let order = compute::sort_to_indices(&keys, Some(options), None)?;
+        let mut columns = vec![column(keys.clone(), self.descending)];
+        columns.extend(looks(&values)?.map(|looks| column(looks, false)));
+        let order = compute::lexsort_to_indices(&columns, None)?;
         Ok((
             compute::take(&values, &order, None)?,
             compute::take(&keys, &order, None)?,
@@ -265,12 +284,7 @@ impl Values {
             DataType::Float64 => {
                 let values = values.as_primitive::<Float64Type>();
                 let (low, high) = (values.value(low), values.value(high));
-                let between = if part == 0.0 {
-                    low
-                } else {
-                    low + part * (high - low)
-                };
-                Ok(ScalarValue::Float64(Some(between)))
+                Ok(ScalarValue::Float64(Some(towards(low, high, part))))
             }
             _ => {
                 let values = values.as_primitive::<IntervalMonthDayNanoType>();
@@ -281,24 +295,14 @@ impl Values {
     }
 }
 
-fn interval(v: IntervalMonthDayNano) -> Interval {
-    Interval::new(v.months, v.days, v.nanoseconds / 1000)
-}
-
 /// The value between two intervals.
 fn on_line(
     low: IntervalMonthDayNano,
     high: IntervalMonthDayNano,
     part: f64,
 ) -> Result<IntervalMonthDayNano> {
-    let low = interval(low);
-    let step = interval(high).minus(low).and_then(|d| d.times(part));
-    let value = step.and_then(|s| low.plus(s)).map_err(external)?;
-    Ok(IntervalMonthDayNano::new(
-        value.months,
-        value.days,
-        value.micros.saturating_mul(1000),
-    ))
+    let value = interval(low).towards(interval(high), part);
+    arrow_interval(value.map_err(external)?)
 }
 
 /// Numbers as doubles.
@@ -338,8 +342,43 @@ fn keys(values: &ArrayRef) -> Result<ArrayRef> {
             let values = values.as_primitive::<Float64Type>();
             Arc::new(values.unary::<_, Float64Type>(|v| v + 0.0))
         }
+        t if *t == BPCHAR => {
+            let texts = values.as_string::<i64>().iter();
+            let keys: BinaryArray = texts
+                .map(|t| t.map(|t| t.trim_end_matches(' ').as_bytes()))
+                .collect();
+            Arc::new(keys)
+        }
         _ => values.clone(),
     })
+}
+
+/// What tells values of equal keys apart, as views tell them apart: numerics and jsonb their texts,
+/// intervals their parts; nothing where equal values are the same.
+fn looks(values: &ArrayRef) -> Result<Option<ArrayRef>> {
+    Ok(Some(match values.data_type() {
+        t if is_numeric_bytes(t) => {
+            let text = |form| Numeric::decode(form).map(|n| n.to_string());
+            let forms = values.as_binary::<i64>().iter();
+            let texts = forms.map(|f| f.map(text).transpose().map_err(external));
+            Arc::new(texts.collect::<Result<StringArray>>()?)
+        }
+        t if *t == JSONB => {
+            let text = |form| {
+                let mut text = String::new();
+                jsonb::Value::new(form).print(&mut text).map(|()| text)
+            };
+            let forms = values.as_binary_view().iter();
+            let texts = forms.map(|f| f.map(text).transpose().map_err(external));
+            Arc::new(texts.collect::<Result<StringArray>>()?)
+        }
+        DataType::Interval(_) => {
+            let values = values.as_primitive::<IntervalMonthDayNanoType>();
+            let parts: BinaryArray = values.iter().map(|v| v.map(interval_looks)).collect();
+            Arc::new(parts)
+        }
+        _ => return Ok(None),
+    }))
 }
 
 /// The first of the values that are there most often.

@@ -5,18 +5,17 @@
 
 use crate::error::external;
 use crate::types::is_numeric_bytes;
-use arrow_schema::{DataType, Field, FieldRef};
+use arrow_schema::{DataType, Field, FieldRef, IntervalUnit};
 use datafusion_common::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion_common::arrow::datatypes::{
     ArrowPrimitiveType, Decimal128Type, Int8Type, Int16Type, Int32Type, Int64Type,
     IntervalMonthDayNano, IntervalMonthDayNanoType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use datafusion_common::{Result, ScalarValue, exec_err};
+use datafusion_common::{Result, ScalarValue, exec_datafusion_err, exec_err};
 use datafusion_expr::Accumulator;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidemark_common::{Error, SqlState};
-use tidemark_values::moment::Interval;
+use tidemark_values::moment::{Interval, IntervalSum, interval_key};
 use tidemark_values::numeric::{Numeric, Sum, key_of};
 
 /// What is told of the values.
@@ -45,7 +44,7 @@ impl Statistic {
 pub(super) struct Sums {
     statistic: Statistic,
     sum: Sum,
-    /// The values seen, by key, with DISTINCT.
+    /// The values seen, by key, with DISTINCT: of equal ones that of the smallest scale.
     distinct: Option<BTreeMap<Vec<u8>, Numeric>>,
     output: DataType,
 }
@@ -81,7 +80,10 @@ impl Sums {
                 let mut form = Vec::new();
                 value.encode(&mut form);
                 let key = key_of(&form).to_vec();
-                values.entry(key).or_insert(value);
+                let known = values.entry(key).or_insert_with(|| value.clone());
+                if value.scale() < known.scale() {
+                    *known = value;
+                }
             }
         }
     }
@@ -217,54 +219,98 @@ impl Accumulator for Sums {
     }
 }
 
-/// `sum` or `avg` of intervals, field by field.
-#[derive(Debug, Default)]
+/// `sum` or `avg` of intervals.
+#[derive(Debug)]
 pub(super) struct IntervalSums {
     mean: bool,
     rows: i64,
-    months: i128,
-    days: i128,
-    micros: i128,
+    sum: IntervalSum,
+    /// The values seen, by key, with DISTINCT: of equal ones the least by its looks.
+    distinct: Option<BTreeMap<i128, IntervalMonthDayNano>>,
 }
 
 /// The fields of the state that [`IntervalSums`] hands on.
-pub(super) fn interval_state_fields(name: &str) -> Vec<FieldRef> {
-    let field = |part: &str| {
-        let data_type = DataType::Decimal128(38, 0);
+pub(super) fn interval_state_fields(name: &str, distinct: bool) -> Vec<FieldRef> {
+    if distinct {
+        let interval = DataType::Interval(IntervalUnit::MonthDayNano);
+        return vec![Arc::new(Field::new_list(
+            format!("{name}[distinct]"),
+            Field::new_list_field(interval, true),
+            true,
+        ))];
+    }
+    let field = |part: &str, data_type| {
         Arc::new(Field::new(format!("{name}[{part}]"), data_type, true)) as FieldRef
     };
-    ["rows", "months", "days", "micros"].map(field).into()
+    vec![
+        field("rows", DataType::Int64),
+        field("sum", DataType::Binary),
+    ]
+}
+
+/// An interval of Arrow's as it is summed up.
+pub(super) fn interval(value: IntervalMonthDayNano) -> Interval {
+    Interval::new(value.months, value.days, value.nanoseconds / 1000)
+}
+
+/// What tells equal intervals apart, in the order of its bytes.
+pub(super) fn looks(value: IntervalMonthDayNano) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&value.months.to_be_bytes());
+    bytes[4..8].copy_from_slice(&value.days.to_be_bytes());
+    bytes[8..].copy_from_slice(&value.nanoseconds.to_be_bytes());
+    bytes
+}
+
+/// An interval as Arrow has it.
+pub(super) fn arrow_interval(value: Interval) -> Result<IntervalMonthDayNano> {
+    let nanoseconds = value.nanoseconds().map_err(external)?;
+    Ok(IntervalMonthDayNano::new(
+        value.months,
+        value.days,
+        nanoseconds,
+    ))
 }
 
 impl IntervalSums {
-    pub(super) fn new(mean: bool) -> IntervalSums {
+    pub(super) fn new(mean: bool, distinct: bool) -> IntervalSums {
         IntervalSums {
             mean,
-            ..IntervalSums::default()
+            rows: 0,
+            sum: IntervalSum::default(),
+            distinct: distinct.then(BTreeMap::new),
         }
     }
 
-    fn add_all(&mut self, values: &ArrayRef, sign: i128) {
+    fn add_all(&mut self, values: &ArrayRef, weight: i64) {
         let values = values.as_primitive::<IntervalMonthDayNanoType>();
-        for v in values.iter().flatten() {
-            self.rows += sign as i64;
-            self.months += sign * i128::from(v.months);
-            self.days += sign * i128::from(v.days);
-            self.micros += sign * i128::from(v.nanoseconds / 1000);
+        for value in values.iter().flatten() {
+            if let Some(seen) = &mut self.distinct {
+                let known = seen.entry(interval_key(interval(value))).or_insert(value);
+                if looks(value) < looks(*known) {
+                    *known = value;
+                }
+            } else {
+                self.rows += weight;
+                self.sum.add(interval(value), weight);
+            }
         }
     }
 
-    fn result(&self) -> Option<IntervalMonthDayNano> {
-        let mut sum = Interval::new(
-            self.months.try_into().ok()?,
-            self.days.try_into().ok()?,
-            self.micros.try_into().ok()?,
-        );
-        if self.mean {
-            sum = sum.divided(self.rows as f64).ok()?;
+    fn result(&self) -> Result<Option<IntervalMonthDayNano>> {
+        let (mut rows, mut sum) = (self.rows, self.sum);
+        for value in self.distinct.iter().flat_map(BTreeMap::values) {
+            rows += 1;
+            sum.add(interval(*value), 1);
         }
-        let nanoseconds = sum.micros.checked_mul(1000)?;
-        Some(IntervalMonthDayNano::new(sum.months, sum.days, nanoseconds))
+        if rows == 0 {
+            return Ok(None);
+        }
+        let result = match self.mean {
+            true => sum.average(rows),
+            false => sum.sum(),
+        };
+        arrow_interval(result.map_err(external)?).map(Some)
     }
 }
 
@@ -275,7 +321,7 @@ impl Accumulator for IntervalSums {
     }
 
     fn supports_retract_batch(&self) -> bool {
-        true
+        self.distinct.is_none()
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
@@ -284,41 +330,43 @@ impl Accumulator for IntervalSums {
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let total = |i: usize| -> i128 {
-            let parts = states[i].as_primitive::<Decimal128Type>();
-            parts.iter().flatten().sum()
-        };
-        self.rows += total(0) as i64;
-        self.months += total(1);
-        self.days += total(2);
-        self.micros += total(3);
+        if self.distinct.is_some() {
+            let lists = states[0].as_list::<i32>();
+            lists.iter().flatten().for_each(|l| self.add_all(&l, 1));
+            return Ok(());
+        }
+        let rows = states[0].as_primitive::<Int64Type>();
+        self.rows += rows.iter().flatten().sum::<i64>();
+        for state in states[1].as_binary::<i32>().iter().flatten() {
+            let part = IntervalSum::decode(state);
+            let part = part.ok_or_else(|| exec_datafusion_err!("a partial sum is damaged"))?;
+            self.sum.merge(&part);
+        }
         Ok(())
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let part = |v: i128| ScalarValue::Decimal128(Some(v), 38, 0);
+        if let Some(seen) = &self.distinct {
+            let value = |v: &IntervalMonthDayNano| ScalarValue::IntervalMonthDayNano(Some(*v));
+            let values: Vec<_> = seen.values().map(value).collect();
+            return Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(
+                &values,
+                &DataType::Interval(IntervalUnit::MonthDayNano),
+            ))]);
+        }
         Ok(vec![
-            part(self.rows.into()),
-            part(self.months),
-            part(self.days),
-            part(self.micros),
+            ScalarValue::Int64(Some(self.rows)),
+            ScalarValue::Binary(Some(self.sum.encode().to_vec())),
         ])
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        if self.rows == 0 {
-            return Ok(ScalarValue::IntervalMonthDayNano(None));
-        }
-        match self.result() {
-            Some(sum) => Ok(ScalarValue::IntervalMonthDayNano(Some(sum))),
-            None => Err(external(Error::user(
-                SqlState("22008"),
-                "interval out of range",
-            ))),
-        }
+        Ok(ScalarValue::IntervalMonthDayNano(self.result()?))
     }
 
     fn size(&self) -> usize {
-        size_of_val(self)
+        const VALUE_BYTES: usize = 48;
+        let distinct = self.distinct.as_ref().map_or(0, BTreeMap::len);
+        size_of_val(self) + distinct * VALUE_BYTES
     }
 }

@@ -550,7 +550,7 @@ impl VisitorMut for Expander<'_> {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         super::unnest::array_cast(expr);
-        broken(super::frames::call(expr))
+        broken(super::frames::call(expr).and_then(|()| super::hypothetical::rewrite(expr)))
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {

@@ -27,11 +27,6 @@ pub(super) fn call(expr: &Expr, registry: &Registry) -> Result<()> {
     let distinct = matches!(&function.args, FunctionArguments::List(list)
         if list.duplicate_treatment == Some(DuplicateTreatment::Distinct));
     let name = function.name.to_string().to_ascii_lowercase();
-    let ranks = ["rank", "dense_rank", "percent_rank", "cume_dist"];
-    if !function.within_group.is_empty() && ranks.contains(&name.as_str()) {
-        let message = format!("{name} as an aggregate, with WITHIN GROUP, is not supported");
-        return Err(Error::unsupported(message));
-    }
     let collects = registry.is_aggregate(&name) || registry.window.contains_key(&name);
     if collects || !registry.scalar.contains_key(&name) {
         if distinct && function.over.is_some() {

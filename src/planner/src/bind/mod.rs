@@ -7,6 +7,7 @@ mod collation;
 mod constants;
 mod expand;
 mod frames;
+mod hypothetical;
 mod inner_order;
 mod keys;
 mod lateral_values;

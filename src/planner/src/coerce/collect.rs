@@ -87,7 +87,13 @@ impl Calls {
         for (part, from) in [(&mut values, value), (&mut between, delimiter)] {
             if *from != to {
                 let argument = std::mem::take(&mut part.params.args[0]);
-                part.params.args[0] = self.cast(argument, &to)?;
+                let cast = self.cast(argument.clone(), &to)?;
+                // What DISTINCT is ordered by are the values as they are joined.
+                let order = part.params.order_by.iter_mut();
+                for sort in order.filter(|s| part.params.distinct && s.expr == argument) {
+                    sort.expr = cast.clone();
+                }
+                part.params.args[0] = cast;
             }
         }
         if matches!(call.params.args[1], Expr::Literal(..)) {

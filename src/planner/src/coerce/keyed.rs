@@ -22,8 +22,8 @@ use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{Column, DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::{
-    AggregateFunction, Between, InList, InSubquery, SetComparison, Sort as SortExpr,
-    WindowFunction, WindowFunctionParams,
+    AggregateFunction, AggregateFunctionParams, Between, InList, InSubquery, SetComparison,
+    Sort as SortExpr, WindowFunction, WindowFunctionParams,
 };
 use datafusion_expr::logical_plan::{
     Aggregate, Distinct, DistinctOn, Join, Sort, Subquery, Window,
@@ -67,7 +67,7 @@ fn is_one_nan(expr: &Expr) -> bool {
 }
 
 /// Whether equal values of this type may differ.
-fn is_keyed(data_type: &DataType) -> bool {
+pub(super) fn is_keyed(data_type: &DataType) -> bool {
     is_interval(data_type)
         || is_numeric_bytes(data_type)
         || *data_type == JSONB
@@ -234,8 +234,13 @@ impl Keyed {
 
     /// An aggregate, or the function of aggregates that it is.
     fn whole_call(&self, call: AggregateFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
-        match self.0.collected(call, schema)? {
-            Collected::Whole(whole) => whole.transform_data(|call| self.call(call, schema)),
+        let renamed = self.0.renamed(call, schema)?;
+        let changed = renamed.transformed;
+        match self.0.collected(renamed.data, schema)? {
+            Collected::Whole(mut whole) => {
+                whole.transformed |= changed;
+                whole.transform_data(|call| self.call(call, schema))
+            }
             Collected::Of(name, parts, constants) => {
                 let parts = parts.into_iter().map(|p| Ok(self.call(p, schema)?.data));
                 let mut args = parts.collect::<Result<Vec<_>>>()?;
@@ -299,15 +304,24 @@ impl Keyed {
     }
 
     /// `count(DISTINCT x)` counts keys; extremes of intervals go through bytes; ORDER BY within an
-    /// aggregate goes by keys.
+    /// aggregate goes by keys. What is computed of doubles is given doubles.
     fn call(&self, call: AggregateFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
         let AggregateFunction { func, mut params } = call;
-        let mut changed = false;
+        let mut changed = self.as_doubles(func.name(), &mut params, schema)?;
+        let looks = self.order_by_looks(func.name(), &params, schema)?;
         // What is collected with DISTINCT is ordered by itself.
         if !(params.distinct && func.name() == "array_agg") {
             let order = self.order(std::mem::take(&mut params.order_by), schema)?;
-            changed = order.transformed;
+            changed |= order.transformed;
             params.order_by = order.data;
+        }
+        changed |= without_needless_order(func.name(), &mut params);
+        if let Some(looks) = looks {
+            changed = true;
+            let first = params.order_by.first().cloned();
+            let value = params.args.first().cloned().unwrap_or_default();
+            let key = first.map_or_else(|| self.ascending_key(value), Ok)?;
+            params.order_by = vec![key, SortExpr::new(looks, true, false)];
         }
         match func.name() {
             "array_agg" if params.distinct => {
@@ -322,6 +336,12 @@ impl Keyed {
                 let keys = self.keys(std::mem::take(&mut params.args), schema)?;
                 changed |= keys.transformed;
                 params.args = keys.data;
+                for row in &mut params.args {
+                    if matches!(row.get_type(schema)?, DataType::Struct(_)) {
+                        *row = self.0.sort_key(std::mem::take(row))?;
+                        changed = true;
+                    }
+                }
             }
             "min" | "max" if params.args.len() == 1 => {
                 let value = params.args.remove(0);
@@ -349,6 +369,62 @@ impl Keyed {
             Expr::AggregateFunction(AggregateFunction { func, params }),
             changed,
         ))
+    }
+
+    fn ascending_key(&self, value: Expr) -> Result<SortExpr> {
+        Ok(SortExpr::new(self.0.sort_key(value)?, true, false))
+    }
+
+    /// The arguments of functions of doubles that are numerics, as doubles; tells whether there
+    /// were such.
+    fn as_doubles(
+        &self,
+        function: &str,
+        params: &mut AggregateFunctionParams,
+        schema: &DFSchema,
+    ) -> Result<bool> {
+        let args = match function {
+            "percentile_cont" => params.args.get_mut(..1).unwrap_or_default(),
+            name if name.starts_with("regr_") || name.starts_with("covar_") || name == "corr" => {
+                params.args.as_mut_slice()
+            }
+            _ => return Ok(false),
+        };
+        let mut changed = false;
+        for arg in args {
+            let data_type = arg.get_type(schema)?;
+            if is_numeric_bytes(&data_type) || data_type.is_decimal() {
+                let value = std::mem::take(arg);
+                let double = self.0.cast(value.clone(), &DataType::Float64)?;
+                for sort in params.order_by.iter_mut().filter(|s| s.expr == value) {
+                    sort.expr = double.clone();
+                }
+                *arg = double;
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// What equal values are ordered by in a view, where which of them comes first is seen, and is
+    /// to depend on the values alone; nothing where that is settled.
+    fn order_by_looks(
+        &self,
+        function: &str,
+        params: &AggregateFunctionParams,
+        schema: &DFSchema,
+    ) -> Result<Option<Expr>> {
+        let shows_one = match function {
+            "mode" | "percentile_disc" => params.order_by.len() == 1,
+            "sum" | "avg" | "var" | "var_pop" | "stddev" | "stddev_pop" => {
+                params.distinct && params.order_by.len() < 2
+            }
+            _ => false,
+        };
+        match params.args.first() {
+            Some(value) if shows_one && !self.1 => self.0.looks(value, schema),
+            _ => Ok(None),
+        }
     }
 
     /// Floats that are collected once each have no zero below zero.
@@ -475,7 +551,15 @@ impl Keyed {
             };
             Expr::WindowFunction(Box::new(WindowFunction { fun, params }))
         };
+        let (name, distinct) = (aggregate.func.name().to_string(), params.distinct);
         let whole = self.whole_call(aggregate, schema)?;
+        // A window has no such order of its own.
+        if let Expr::AggregateFunction(call) = &whole.data
+            && (!call.params.order_by.is_empty() || call.params.distinct != distinct)
+        {
+            let message = format!("{name}() over a window is not supported");
+            return Err(external(Error::unsupported(message)));
+        }
         let data = match whole.data {
             Expr::AggregateFunction(call) => over(call),
             Expr::ScalarFunction(mut above) => {
@@ -690,6 +774,27 @@ fn windows(window: Window) -> Result<Transformed<LogicalPlan>> {
         .project(outputs)?
         .build()?;
     Ok(Transformed::yes(plan))
+}
+
+/// Leaves out what an aggregate's rows are ordered by in vain: all of it where their order is not
+/// seen, and what is there twice; tells whether there was such.
+fn without_needless_order(function: &str, params: &mut AggregateFunctionParams) -> bool {
+    let sorts = params.order_by.len();
+    let seen = matches!(
+        function,
+        "array_agg" | "first_value" | "last_value" | "nth_value" | "mode"
+    ) || function.contains("percentile");
+    if !seen && !params.distinct {
+        params.order_by.clear();
+    }
+    let mut kept: Vec<SortExpr> = Vec::with_capacity(sorts);
+    for sort in std::mem::take(&mut params.order_by) {
+        if kept.iter().all(|k| k.expr != sort.expr) {
+            kept.push(sort);
+        }
+    }
+    params.order_by = kept;
+    params.order_by.len() < sorts
 }
 
 /// Whether values are shown by way of bytes that sort as they do.

@@ -62,6 +62,7 @@ mod operands;
 mod ordered;
 mod quantified;
 mod recursive;
+mod renamed;
 mod resolve;
 mod separable;
 mod sideways;

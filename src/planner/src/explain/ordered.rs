@@ -1,6 +1,6 @@
 //! Operators over rows in order, as text.
 
-use super::{aggregate_name, closing, expr, list, names};
+use super::{aggregate_name, arguments, closing, expr, list, names};
 use arrow_schema::{DataType, Field, Schema};
 use tidemark_plan::{
     CollectCall, CollectFunction, Frame, FrameBound, FrameUnits, Kept, Op, Ranking, SortKey,
@@ -100,17 +100,20 @@ pub(super) fn ordered(op: &Op, below: &Schema) -> String {
 }
 
 fn collect_call(call: &CollectCall, below: &Schema) -> String {
+    let part = |bits: &u64| f64::from_bits(*bits).to_string();
+    let parts = |parts: &[Option<u64>]| {
+        let shown = |p: &Option<u64>| p.as_ref().map_or("null".to_string(), part);
+        format!("[{}]", list(parts, shown))
+    };
     let name = match &call.function {
         CollectFunction::Array => "array_agg".into(),
         CollectFunction::First => "first_value".into(),
         CollectFunction::Last => "last_value".into(),
         CollectFunction::Mode => "mode".into(),
-        CollectFunction::PercentileDisc(bits) => {
-            format!("percentile_disc {}", f64::from_bits(*bits))
-        }
-        CollectFunction::PercentileCont(bits) => {
-            format!("percentile_cont {}", f64::from_bits(*bits))
-        }
+        CollectFunction::PercentileDisc(bits) => format!("percentile_disc {}", part(bits)),
+        CollectFunction::PercentileCont(bits) => format!("percentile_cont {}", part(bits)),
+        CollectFunction::PercentilesDisc(all) => format!("percentile_disc {}", parts(all)),
+        CollectFunction::PercentilesCont(all) => format!("percentile_cont {}", parts(all)),
         CollectFunction::Aggregate(function) => aggregate_name(*function).into(),
     };
     let named = |column: usize| below.field(column).name().as_str();
@@ -124,7 +127,7 @@ fn collect_call(call: &CollectCall, below: &Schema) -> String {
         .map_or(String::new(), |f| format!(" filter {}", named(f)));
     format!(
         "{name}({distinct}{}{order}){filter}",
-        call.arg.map_or("*", named)
+        arguments(call.arg, call.second, below)
     )
 }
 
@@ -137,7 +140,7 @@ fn order_of(below: &Schema, partition: &[usize], order: &[SortKey]) -> String {
     )
 }
 
-fn sort_key(below: &Schema, key: &SortKey) -> String {
+pub(super) fn sort_key(below: &Schema, key: &SortKey) -> String {
     let name = below.field(key.column).name();
     let descending = if key.descending { " DESC" } else { "" };
     let nulls = match (key.nulls_first, key.descending) {

@@ -2,11 +2,12 @@
 //! projection below, each distinct expression once; rows of one group meet by an exchange on the
 //! group columns.
 
-use crate::lower::collect::goes_by_order;
+use crate::lower::collect::{goes_by_order, is_of_one_row};
 use crate::lower::columns::Columns;
 use crate::lower::dependent::dependents;
 use crate::lower::exprs::remap;
 use crate::lower::join::row_count;
+use crate::lower::top_n::sort_keys;
 use crate::lower::{Builder, Stream, narrowest, schema_of, to_expr};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion_expr::expr::{AggregateFunction as DfAggregate, AggregateFunctionParams};
@@ -17,24 +18,35 @@ use tidemark_plan::{
     AggregateCall, AggregateFunction, Expr, Literal, Op, Properties, aggregate_table_count,
 };
 
+/// An aggregate on its way: what it reads, and its calls in terms of columns.
+pub(super) struct Grouping<'a, C> {
+    pub input: Stream,
+    pub output: SchemaRef,
+    pub columns: Columns<'a>,
+    /// Where each group expression is in the result.
+    pub group: Vec<std::result::Result<usize, Expr>>,
+    /// The first so many of the columns are grouped by.
+    pub width: usize,
+    pub calls: Vec<C>,
+}
+
 impl Builder {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Stream> {
-        if aggregate.aggr_expr.iter().any(goes_by_order) {
-            return self.collect(aggregate);
-        }
         let input = self.lower(&aggregate.input)?;
-        let output = schema_of(&aggregate.schema);
-        let mut columns = Columns::new(aggregate.input.schema());
-        let group = group_columns(aggregate, &mut columns)?;
-        let width = columns.exprs.len();
-        for field in &columns.fields {
-            keyable(field.data_type(), "GROUP BY or DISTINCT")?;
+        let calls = &aggregate.aggr_expr;
+        let grows = input.node.properties.append_only;
+        let collects = |e: &Df| goes_by_order(e) && !(grows && is_of_one_row(e, aggregate));
+        if calls.iter().any(collects) {
+            return self.collect(input, aggregate);
         }
-        let mut calls = Vec::new();
-        for (i, expr) in aggregate.aggr_expr.iter().enumerate() {
-            let output_type = output.field(group.len() + i).data_type().clone();
-            calls.push(call(expr, output_type, &mut columns)?);
-        }
+        let Grouping {
+            input,
+            output,
+            columns,
+            group,
+            width,
+            mut calls,
+        } = self.grouping(input, aggregate, call)?;
         // A global aggregate of which nobody reads a result still is one row: it counts, in a
         // column beyond its schema.
         if group.is_empty() && calls.is_empty() {
@@ -77,6 +89,36 @@ impl Builder {
         let schema = Arc::new(Schema::new(grouped.chain(called).collect::<Vec<_>>()));
         let result = self.grouped(stream, kept, calls, schema);
         Ok(result.project(picks, output))
+    }
+
+    /// Lowers what aggregates have in common; `call` lowers one of them, whose arguments, order and
+    /// filter become columns.
+    pub(super) fn grouping<'a, C>(
+        &mut self,
+        input: Stream,
+        aggregate: &'a Aggregate,
+        call: impl Fn(&Df, DataType, &mut Columns<'a>) -> Result<C>,
+    ) -> Result<Grouping<'a, C>> {
+        let output = schema_of(&aggregate.schema);
+        let mut columns = Columns::new(aggregate.input.schema());
+        let group = group_columns(aggregate, &mut columns)?;
+        let width = columns.exprs.len();
+        for field in &columns.fields {
+            keyable(field.data_type(), "GROUP BY or DISTINCT")?;
+        }
+        let mut calls = Vec::new();
+        for (i, expr) in aggregate.aggr_expr.iter().enumerate() {
+            let output_type = output.field(group.len() + i).data_type().clone();
+            calls.push(call(expr, output_type, &mut columns)?);
+        }
+        Ok(Grouping {
+            input,
+            output,
+            columns,
+            group,
+            width,
+            calls,
+        })
     }
 
     /// Aggregates by the first `width` columns; without any, one row even for no input.
@@ -150,7 +192,7 @@ impl Builder {
 
 /// Where each group expression is in the result: a group column (one, if it is grouped by twice),
 /// or a constant, which groups nothing as long as something else does. The columns are the first.
-pub(super) fn group_columns(
+fn group_columns(
     aggregate: &Aggregate,
     columns: &mut Columns<'_>,
 ) -> Result<Vec<std::result::Result<usize, Expr>>> {
@@ -184,21 +226,17 @@ fn without(
         return (stream, (0..all).collect(), calls);
     }
     let dropped = |c: usize| dependents.iter().any(|(d, _)| *d == c);
-    let read = |c: usize| {
-        calls
-            .iter()
-            .any(|call| call.arg == Some(c) || call.filter == Some(c))
-    };
+    let read = calls.iter_mut().flat_map(|call| call.columns_mut());
+    let read: Vec<usize> = read.map(|c| *c).collect();
     let kept: Vec<usize> = (0..width)
         .filter(|c| !dropped(*c))
-        .chain((0..all).filter(|c| *c >= width || dropped(*c) && read(*c)))
+        .chain((0..all).filter(|c| *c >= width || dropped(*c) && read.contains(c)))
         .collect();
     let places: Vec<usize> = (0..all)
         .map(|c| kept.iter().position(|k| *k == c).unwrap_or(0))
         .collect();
-    for call in &mut calls {
-        call.arg = call.arg.map(|c| places[c]);
-        call.filter = call.filter.map(|c| places[c]);
+    for column in calls.iter_mut().flat_map(|call| call.columns_mut()) {
+        *column = places[*column];
     }
     (stream.pick(&kept), places, calls)
 }
@@ -241,8 +279,10 @@ fn partial(
         AggregateCall {
             function,
             arg: Some(width + i),
+            second: None,
             distinct: false,
             filter: None,
+            order: Vec::new(),
             output: call.output.clone(),
         }
     };
@@ -288,78 +328,50 @@ pub(super) fn call(
         distinct,
         filter,
         null_treatment,
-        order_by: _,
+        order_by,
     } = params;
-    let function = match func.name() {
-        "count" => AggregateFunction::Count,
-        "sum" => AggregateFunction::Sum,
-        "avg" => AggregateFunction::Avg,
-        "min" => AggregateFunction::Min,
-        "max" => AggregateFunction::Max,
-        "bool_and" => AggregateFunction::BoolAnd,
-        "bool_or" => AggregateFunction::BoolOr,
-        "var_pop" => AggregateFunction::VarPop,
-        "var" | "var_samp" => AggregateFunction::VarSamp,
-        "stddev_pop" => AggregateFunction::StddevPop,
-        "stddev" | "stddev_samp" => AggregateFunction::StddevSamp,
-        "bit_and" => AggregateFunction::BitAnd,
-        "bit_or" => AggregateFunction::BitOr,
-        "bit_xor" => AggregateFunction::BitXor,
-        other => {
-            return Err(Error::unsupported(format!(
-                "aggregate function {other}() is not supported in a streaming query"
-            ))
-            .with_hint(
-                "count, sum, avg, min, max, bool_and, bool_or, bit_and, bit_or, bit_xor, variance, \
-                 stddev, array_agg, string_agg, jsonb_agg, jsonb_object_agg, first_value, \
-                 last_value, mode and percentiles are maintained.",
-            ));
-        }
-    };
+    let function = function_named(func.name())?;
     if null_treatment.is_some() {
         return Err(Error::unsupported(
             "IGNORE NULLS and RESPECT NULLS are not supported",
         ));
     }
-    let [arg] = args.as_slice() else {
-        return Err(Error::unsupported(format!(
-            "{}() of {} arguments is not supported",
-            func.name(),
-            args.len()
-        )));
+    let (arg, second) = match args.as_slice() {
+        [arg] if !of_pairs(function) => (arg, None),
+        [arg, second] if of_pairs(function) => (arg, Some(second)),
+        _ => {
+            return Err(Error::unsupported(format!(
+                "{}() of {} arguments is not supported",
+                func.name(),
+                args.len()
+            )));
+        }
     };
     let never_null = |e: &Df| e.nullable(columns.input).is_ok_and(|nullable| !nullable);
-    supported(
-        function,
-        func.name(),
-        &arg.get_type(columns.input)
-            .map_err(|e| Error::internal(e.to_string()))?,
-    )?;
-    let data_type = arg
-        .get_type(columns.input)
-        .map_err(|e| Error::internal(e.to_string()))?;
-    let adds = matches!(function, AggregateFunction::Sum | AggregateFunction::Avg);
-    if *distinct && adds && crate::types::is_numeric_bytes(&data_type) {
-        // Equal values with different scales would be two.
-        return Err(Error::unsupported(format!(
-            "{}(DISTINCT numeric) is not supported in a streaming query",
-            func.name()
-        ))
-        .with_hint("Cast the argument to numeric(p, s)."));
+    let type_of = |e: &Df| {
+        let data_type = e.get_type(columns.input);
+        data_type.map_err(|e| Error::internal(e.to_string()))
+    };
+    let data_type = type_of(arg)?;
+    for arg in args {
+        supported(function, func.name(), &type_of(arg)?)?;
     }
-    let squares = variance(function) || function == AggregateFunction::BitXor;
-    if *distinct && squares {
+    // What goes by an order beside it tells equal values with different looks apart.
+    let has_looks =
+        crate::types::is_numeric_bytes(&data_type) || matches!(data_type, DataType::Interval(_));
+    let adds = function != AggregateFunction::Count && !function.is_of_values();
+    if *distinct && (second.is_some() || adds && has_looks && order_by.is_empty()) {
+        let of = match second {
+            Some(_) => "..".into(),
+            None => crate::types::sql_type_name(&data_type),
+        };
         return Err(Error::unsupported(format!(
-            "{}(DISTINCT ..) is not supported in a streaming query",
-            func.name()
+            "{}(DISTINCT {of}) is not supported in a streaming query",
+            func.name(),
         )));
     }
     // Least and greatest value, and conjunctions, do not depend on how often a value occurs.
-    let distinct = *distinct
-        && matches!(
-            function,
-            AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg
-        );
+    let distinct = *distinct && !function.is_of_values();
     if distinct {
         keyable(&data_type, "an aggregate of DISTINCT values")?;
     }
@@ -369,24 +381,88 @@ pub(super) fn call(
     } else {
         Some(columns.add(arg)?)
     };
+    let second = second.map(|second| columns.add(second)).transpose()?;
     let filter = filter.as_deref().map(|f| columns.add(f)).transpose()?;
+    let order = match function {
+        AggregateFunction::First | AggregateFunction::Last => sort_keys(order_by, columns)?,
+        _ => Vec::new(),
+    };
     Ok(AggregateCall {
         function,
         arg,
+        second,
         distinct,
         filter,
+        order,
         output,
     })
 }
 
-/// Whether the function goes by the squares of its values.
-fn variance(function: AggregateFunction) -> bool {
+/// The maintained functions by their names.
+const NAMED: [(&str, AggregateFunction); 30] = [
+    ("count", AggregateFunction::Count),
+    ("sum", AggregateFunction::Sum),
+    ("avg", AggregateFunction::Avg),
+    ("min", AggregateFunction::Min),
+    ("max", AggregateFunction::Max),
+    ("bool_and", AggregateFunction::BoolAnd),
+    ("bool_or", AggregateFunction::BoolOr),
+    ("var_pop", AggregateFunction::VarPop),
+    ("var", AggregateFunction::VarSamp),
+    ("var_samp", AggregateFunction::VarSamp),
+    ("stddev_pop", AggregateFunction::StddevPop),
+    ("stddev", AggregateFunction::StddevSamp),
+    ("stddev_samp", AggregateFunction::StddevSamp),
+    ("bit_and", AggregateFunction::BitAnd),
+    ("bit_or", AggregateFunction::BitOr),
+    ("bit_xor", AggregateFunction::BitXor),
+    ("corr", AggregateFunction::Corr),
+    ("covar_pop", AggregateFunction::CovarPop),
+    ("covar_samp", AggregateFunction::CovarSamp),
+    ("regr_count", AggregateFunction::RegrCount),
+    ("regr_sxx", AggregateFunction::RegrSxx),
+    ("regr_syy", AggregateFunction::RegrSyy),
+    ("regr_sxy", AggregateFunction::RegrSxy),
+    ("regr_avgx", AggregateFunction::RegrAvgX),
+    ("regr_avgy", AggregateFunction::RegrAvgY),
+    ("regr_r2", AggregateFunction::RegrR2),
+    ("regr_slope", AggregateFunction::RegrSlope),
+    ("regr_intercept", AggregateFunction::RegrIntercept),
+    ("first_value", AggregateFunction::First),
+    ("last_value", AggregateFunction::Last),
+];
+
+fn function_named(name: &str) -> Result<AggregateFunction> {
+    let found = NAMED.iter().find(|(known, _)| *known == name);
+    found.map(|(_, function)| *function).ok_or_else(|| {
+        Error::unsupported(format!(
+            "aggregate function {name}() is not supported in a streaming query"
+        ))
+        .with_hint(
+            "The aggregates that are maintained are those of PostgreSQL, any_value, arg_min, \
+             arg_max, count_if and approx_... functions.",
+        )
+    })
+}
+
+/// Whether the function has two arguments, y and x.
+fn of_pairs(function: AggregateFunction) -> bool {
+    use AggregateFunction::{Corr, CovarPop, CovarSamp};
+    use AggregateFunction::{RegrAvgX, RegrAvgY, RegrCount, RegrSxx, RegrSxy, RegrSyy};
+    use AggregateFunction::{RegrIntercept, RegrR2, RegrSlope};
     matches!(
         function,
-        AggregateFunction::VarPop
-            | AggregateFunction::VarSamp
-            | AggregateFunction::StddevPop
-            | AggregateFunction::StddevSamp
+        Corr | CovarPop
+            | CovarSamp
+            | RegrCount
+            | RegrSxx
+            | RegrSyy
+            | RegrSxy
+            | RegrAvgX
+            | RegrAvgY
+            | RegrR2
+            | RegrSlope
+            | RegrIntercept
     )
 }
 
@@ -409,11 +485,11 @@ fn supported(
 ) -> Result<()> {
     use arrow_schema::DataType as D;
     let fine = match function {
-        AggregateFunction::Count => true,
+        AggregateFunction::Count | AggregateFunction::First | AggregateFunction::Last => true,
         AggregateFunction::Sum | AggregateFunction::Avg => {
             argument.is_integer()
                 || argument.is_floating()
-                || matches!(argument, D::Decimal128(_, _))
+                || matches!(argument, D::Decimal128(_, _) | D::Interval(_))
                 || crate::types::is_numeric_bytes(argument)
         }
         AggregateFunction::Min | AggregateFunction::Max => {
@@ -423,16 +499,16 @@ fn supported(
         AggregateFunction::BitAnd | AggregateFunction::BitOr | AggregateFunction::BitXor => {
             matches!(argument, D::Int16 | D::Int32 | D::Int64)
         }
-        // Of floats they are not what remains when a row has been taken back.
         AggregateFunction::VarPop
         | AggregateFunction::VarSamp
         | AggregateFunction::StddevPop
         | AggregateFunction::StddevSamp => {
             matches!(
                 argument,
-                D::Int16 | D::Int32 | D::Int64 | D::Decimal128(_, _)
+                D::Int16 | D::Int32 | D::Int64 | D::Decimal128(_, _) | D::Float32 | D::Float64
             ) || crate::types::is_numeric_bytes(argument)
         }
+        _ => argument.is_floating(),
     };
     if fine {
         Ok(())

@@ -1,13 +1,13 @@
 //! Aggregates that go by the order of rows, or by all of them. With one of them in a query, all
 //! aggregates of its groups are computed of the rows that are kept for it.
 
-use crate::lower::aggregate::{call, group_columns, keyable};
+use crate::lower::aggregate::{Grouping, call};
 use crate::lower::columns::Columns;
 use crate::lower::top_n::sort_keys;
-use crate::lower::{Builder, Stream, constant, schema_of, union_all};
-use crate::types::{BPCHAR, JSONB, is_numeric_bytes};
+use crate::lower::{Builder, Stream, constant, union_all};
 use arrow_schema::{DataType, Field, Schema};
 use datafusion_common::ScalarValue;
+use datafusion_common::arrow::array::Array;
 use datafusion_expr::expr::{AggregateFunction as DfAggregate, NullTreatment};
 use datafusion_expr::{Expr as Df, ExprSchemable, logical_plan::Aggregate};
 use std::sync::Arc;
@@ -33,26 +33,39 @@ fn aggregate_of(expr: &Df) -> Option<&DfAggregate> {
     }
 }
 
-/// Whether an aggregate is one of these.
+/// Whether an aggregate is one of these; or adds up once each what is equal and may differ, for
+/// which it has been given an order.
 pub(super) fn goes_by_order(expr: &Df) -> bool {
-    aggregate_of(expr).is_some_and(|call| BY_ORDER.contains(&call.func.name()))
+    let once = |call: &DfAggregate| call.params.distinct && !call.params.order_by.is_empty();
+    aggregate_of(expr).is_some_and(|call| BY_ORDER.contains(&call.func.name()) || once(call))
+}
+
+/// Whether one row at a time is all that an aggregate needs of an input that only grows: the first
+/// in an order, or the last.
+pub(super) fn is_of_one_row(expr: &Df, aggregate: &Aggregate) -> bool {
+    aggregate_of(expr).is_some_and(|call| {
+        let mut args = call.params.args.iter();
+        let is_flat = |arg: &Df| {
+            let data_type = arg.get_type(aggregate.input.schema());
+            data_type.is_ok_and(|t| !t.is_nested())
+        };
+        matches!(call.func.name(), "first_value" | "last_value")
+            && call.params.null_treatment.is_none()
+            && !call.params.distinct
+            && args.all(is_flat)
+    })
 }
 
 impl Builder {
-    pub(super) fn collect(&mut self, aggregate: &Aggregate) -> Result<Stream> {
-        let input = self.lower(&aggregate.input)?;
-        let output = schema_of(&aggregate.schema);
-        let mut columns = Columns::new(aggregate.input.schema());
-        let group = group_columns(aggregate, &mut columns)?;
-        let width = columns.exprs.len();
-        for field in &columns.fields {
-            keyable(field.data_type(), "GROUP BY")?;
-        }
-        let mut calls = Vec::new();
-        for (i, expr) in aggregate.aggr_expr.iter().enumerate() {
-            let output_type = output.field(group.len() + i).data_type().clone();
-            calls.push(collect_call(expr, output_type, &mut columns)?);
-        }
+    pub(super) fn collect(&mut self, input: Stream, aggregate: &Aggregate) -> Result<Stream> {
+        let Grouping {
+            input,
+            output,
+            columns,
+            group,
+            width,
+            mut calls,
+        } = self.grouping(input, aggregate, collect_call)?;
         let stream = match aggregate.group_expr.is_empty() {
             true => with_marked_row(input, columns, &mut calls),
             false => columns.project(input),
@@ -125,15 +138,18 @@ fn collect_call(expr: &Df, output: DataType, columns: &mut Columns<'_>) -> Resul
     if !BY_ORDER.contains(&name) {
         let plain = call(expr, output, columns)?;
         // What counts once each stands side by side.
-        let by_value = plain.arg.filter(|_| plain.distinct).map(|column| SortKey {
-            column,
-            descending: false,
-            nulls_first: false,
-        });
+        let mut order = Vec::new();
+        if let Some(column) = plain.arg.filter(|_| plain.distinct) {
+            order = sort_keys(&params.order_by, columns)?;
+            if order.is_empty() {
+                order.push(ascending(column));
+            }
+        }
         return Ok(CollectCall {
             function: CollectFunction::Aggregate(plain.function),
             arg: plain.arg,
-            order: by_value.into_iter().collect(),
+            second: plain.second,
+            order,
             distinct: plain.distinct,
             filter: plain.filter,
             output: plain.output,
@@ -157,27 +173,34 @@ fn collect_call(expr: &Df, output: DataType, columns: &mut Columns<'_>) -> Resul
     let function = match name {
         "first_value" => CollectFunction::First,
         "last_value" => CollectFunction::Last,
-        "mode" if is_shown_in_several_ways(&value_type) => {
-            return Err(refused(&format!(
-                "of {}",
-                crate::types::sql_type_name(&value_type)
-            )));
-        }
         "mode" => CollectFunction::Mode,
-        "percentile_disc" => CollectFunction::PercentileDisc(part(params.args.get(1), name)?),
-        "percentile_cont" if !(value_type.is_integer() || value_type.is_floating()) => {
+        "percentile_disc" => match percentiles(params.args.get(1), name)? {
+            Percentiles::One(part) => CollectFunction::PercentileDisc(part),
+            Percentiles::Several(parts) => CollectFunction::PercentilesDisc(parts),
+        },
+        "percentile_cont" if !has_between(&value_type) => {
             return Err(
                 refused(&format!("of {}", crate::types::sql_type_name(&value_type)))
                     .with_hint("Cast it to double precision."),
             );
         }
-        "percentile_cont" => CollectFunction::PercentileCont(part(params.args.get(1), name)?),
+        "percentile_cont" => match percentiles(params.args.get(1), name)? {
+            Percentiles::One(part) => CollectFunction::PercentileCont(part),
+            Percentiles::Several(parts) => CollectFunction::PercentilesCont(parts),
+        },
         _ => CollectFunction::Array,
     };
+    let arg = columns.add(value)?;
+    let mut order = sort_keys(&params.order_by, columns)?;
+    // In order of its values, where no other is asked for.
+    if order.is_empty() && name.starts_with("percentile") {
+        order.push(ascending(arg));
+    }
     Ok(CollectCall {
         function,
-        arg: Some(columns.add(value)?),
-        order: sort_keys(&params.order_by, columns)?,
+        arg: Some(arg),
+        second: None,
+        order,
         distinct: params.distinct,
         filter: params
             .filter
@@ -188,31 +211,94 @@ fn collect_call(expr: &Df, output: DataType, columns: &mut Columns<'_>) -> Resul
     })
 }
 
-/// Whether equal values of a type may differ.
-fn is_shown_in_several_ways(data_type: &DataType) -> bool {
-    is_numeric_bytes(data_type)
-        || *data_type == JSONB
-        || *data_type == BPCHAR
-        || matches!(data_type, DataType::Interval(_) | DataType::List(_))
+/// In the order of a column.
+fn ascending(column: usize) -> SortKey {
+    SortKey {
+        column,
+        descending: false,
+        nulls_first: false,
+    }
 }
 
-/// A percentile, which is constant, as the bits of a double.
-fn part(expr: Option<&Df>, name: &str) -> Result<u64> {
-    let number = match expr.map(|e| e.clone().unalias()) {
-        Some(Df::Literal(ScalarValue::LargeBinary(Some(form)), _)) => {
-            Numeric::decode(&form).ok().and_then(|n| n.to_f64().ok())
-        }
-        Some(Df::Literal(value, _)) => match value.cast_to(&DataType::Float64) {
-            Ok(ScalarValue::Float64(number)) => number,
-            _ => None,
-        },
-        _ => None,
-    };
-    let part = number.ok_or_else(|| {
+/// Whether there is something between two values of a type.
+fn has_between(data_type: &DataType) -> bool {
+    data_type.is_integer() || data_type.is_floating() || matches!(data_type, DataType::Interval(_))
+}
+
+/// The percentiles that are asked for, as the bits of doubles.
+enum Percentiles {
+    One(u64),
+    /// A list of them, some of which may be NULL.
+    Several(Vec<Option<u64>>),
+}
+
+/// The percentiles of a call, which are constant.
+fn percentiles(expr: Option<&Df>, name: &str) -> Result<Percentiles> {
+    let varies = || {
         Error::unsupported(format!(
             "{name}() of a percentile that is no constant is not supported in a streaming query"
         ))
-    })?;
+    };
+    let bits = |value: &ScalarValue| match value.is_null() {
+        true => Ok(None),
+        false => part(double(value).ok_or_else(varies)?).map(Some),
+    };
+    let expr = expr.ok_or_else(varies)?;
+    if let Some(elements) = elements(expr) {
+        let parts = elements.iter().map(bits);
+        return Ok(Percentiles::Several(parts.collect::<Result<_>>()?));
+    }
+    let value = literal(expr).ok_or_else(varies)?;
+    bits(&value)?.map(Percentiles::One).ok_or_else(varies)
+}
+
+/// What an expression is a cast of, if it is one.
+fn uncast(expr: &Df) -> &Df {
+    match expr {
+        Df::Alias(alias) => uncast(&alias.expr),
+        Df::Cast(cast) => uncast(&cast.expr),
+        Df::ScalarFunction(call) if call.func.name() == "cast_as" => {
+            call.args.first().map_or(expr, uncast)
+        }
+        other => other,
+    }
+}
+
+fn literal(expr: &Df) -> Option<ScalarValue> {
+    match uncast(expr) {
+        Df::Literal(value, _) => Some(value.clone()),
+        _ => None,
+    }
+}
+
+/// The elements of a constant array.
+fn elements(expr: &Df) -> Option<Vec<ScalarValue>> {
+    match uncast(expr) {
+        Df::Literal(ScalarValue::List(list), _) if list.is_valid(0) => {
+            let values = list.value(0);
+            let value = |i| ScalarValue::try_from_array(&values, i).ok();
+            (0..values.len()).map(value).collect()
+        }
+        Df::ScalarFunction(call) if call.func.name() == "make_array" => {
+            call.args.iter().map(literal).collect()
+        }
+        _ => None,
+    }
+}
+
+/// A number as a double.
+fn double(value: &ScalarValue) -> Option<f64> {
+    if let ScalarValue::LargeBinary(Some(form)) = value {
+        return Numeric::decode(form).ok().and_then(|n| n.to_f64().ok());
+    }
+    match value.cast_to(&DataType::Float64) {
+        Ok(ScalarValue::Float64(number)) => number,
+        _ => None,
+    }
+}
+
+/// The bits of a percentile.
+fn part(part: f64) -> Result<u64> {
     if !(0.0..=1.0).contains(&part) {
         let message = format!("percentile value {part} is not between 0 and 1");
         return Err(Error::user(SqlState::NUMERIC_OUT_OF_RANGE, message));

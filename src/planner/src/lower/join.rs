@@ -352,8 +352,10 @@ impl Builder {
             calls.push(AggregateCall {
                 function: AggregateFunction::BoolAnd,
                 arg: Some(c),
+                second: None,
                 distinct: false,
                 filter: None,
+                order: Vec::new(),
                 output: DataType::Boolean,
             });
         }
@@ -447,8 +449,10 @@ pub(super) fn row_count() -> AggregateCall {
     AggregateCall {
         function: AggregateFunction::Count,
         arg: None,
+        second: None,
         distinct: false,
         filter: None,
+        order: Vec::new(),
         output: DataType::Int64,
     }
 }

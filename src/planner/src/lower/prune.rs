@@ -403,13 +403,12 @@ impl Pruner<'_> {
         let reads: BTreeSet<usize> = group
             .iter()
             .copied()
-            .chain(calls.iter().flat_map(|c| c.arg.into_iter().chain(c.filter)))
+            .chain(calls.iter_mut().flat_map(|c| c.columns_mut()).map(|c| *c))
             .collect();
         let (below, places) = self.prune(below, &reads);
         group.iter_mut().for_each(|g| *g = places[*g].unwrap_or(*g));
-        for call in calls {
-            call.arg = call.arg.and_then(|c| places[c]);
-            call.filter = call.filter.and_then(|c| places[c]);
+        for column in calls.iter_mut().flat_map(|c| c.columns_mut()) {
+            *column = places[*column].unwrap_or(*column);
         }
         node.inputs.push(below);
         whole(node)

@@ -173,7 +173,7 @@ fn window_call(
         }
         (None, WindowFunctionDefinition::AggregateUDF(_)) => {
             let call = aggregate(function, output.clone(), columns)?;
-            let args = call.arg.into_iter().collect();
+            let args = call.arg.into_iter().chain(call.second).collect();
             (WindowFunction::Aggregate(call.function), args, call.filter)
         }
         (None, WindowFunctionDefinition::WindowUDF(_)) => {

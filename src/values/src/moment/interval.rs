@@ -90,6 +90,22 @@ impl Interval {
         self.scaled(|part| part / divisor)
     }
 
+    /// Its microseconds in nanoseconds.
+    ///
+    /// Errors: `22008` if there are too many.
+    pub fn nanoseconds(self) -> Result<i64> {
+        self.micros
+            .checked_mul(1000)
+            .ok_or_else(interval_out_of_range)
+    }
+
+    /// What lies this part of the way from `self` to `other`.
+    ///
+    /// Errors: `22008` if a part overflows.
+    pub fn towards(self, other: Interval, part: f64) -> Result<Interval> {
+        self.plus(other.minus(self)?.times(part)?)
+    }
+
     fn scaled(self, scale: impl Fn(f64) -> f64) -> Result<Interval> {
         let months = scale(f64::from(self.months));
         let days = scale(f64::from(self.days));

@@ -82,6 +82,49 @@ pub(in super::super) fn sort_keys(lists: &ListArray) -> Result<BinaryArray> {
     Ok(keys.finish())
 }
 
+/// The keys of rows: those of their columns one after the other, each after a byte that tells
+/// whether it is there.
+pub(in super::super) fn row_keys(rows: &StructArray) -> Result<BinaryArray> {
+    let columns = rows.columns().iter().map(element_keys);
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    let mut keys = BinaryBuilder::with_capacity(rows.len(), rows.len() * 16);
+    let mut key = Vec::new();
+    for row in 0..rows.len() {
+        if rows.is_null(row) {
+            keys.append_null();
+            continue;
+        }
+        key.clear();
+        for column in &columns {
+            if column.is_null(row) {
+                key.push(2);
+            } else {
+                key.push(1);
+                key.extend_from_slice(column.value(row));
+            }
+        }
+        keys.append_value(&key);
+    }
+    Ok(keys.finish())
+}
+
+/// Whether values of a type have keys.
+pub(in super::super) fn has_key(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Struct(fields) => fields.iter().all(|field| has_key(field.data_type())),
+        DataType::List(element) => has_key(element.data_type()),
+        DataType::Interval(unit) => *unit == IntervalUnit::MonthDayNano,
+        DataType::Timestamp(unit, _) | DataType::Time64(unit) => *unit == TimeUnit::Microsecond,
+        DataType::Null | DataType::Boolean => true,
+        DataType::Int16 | DataType::Int32 | DataType::Int64 => true,
+        DataType::Float32 | DataType::Float64 | DataType::Decimal128(..) => true,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Date32 => true,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => true,
+        DataType::FixedSizeBinary(_) => true,
+        _ => false,
+    }
+}
+
 /// The keys of elements, NULL for NULL.
 fn element_keys(values: &ArrayRef) -> Result<BinaryArray> {
     fn fixed<T: ArrowPrimitiveType, const N: usize>(
@@ -159,6 +202,8 @@ fn element_keys(values: &ArrayRef) -> Result<BinaryArray> {
             uuids.iter().collect()
         }
         DataType::Binary => open(values.as_binary::<i32>().iter()),
+        DataType::List(_) => sort_keys(values.as_list())?,
+        DataType::Struct(_) => row_keys(values.as_struct())?,
         other => return exec_err!("arrays of {other} have no key"),
     })
 }

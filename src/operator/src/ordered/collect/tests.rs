@@ -70,6 +70,41 @@ fn defined(call: &CollectCall, rows: &[Row]) -> Option<String> {
             let (low, high) = (value(at.floor()), value(at.ceil()));
             Some(number(low + (high - low) * at.fract()))
         }
+        CollectFunction::PercentilesDisc(_) | CollectFunction::PercentilesCont(_)
+            if values.is_empty() =>
+        {
+            None
+        }
+        CollectFunction::PercentilesDisc(parts) => {
+            let value = |bits: u64| {
+                let place = (f64::from_bits(bits) * values.len() as f64).ceil() as usize;
+                show(values[place.saturating_sub(1)])
+            };
+            let values = parts.iter().map(|p| p.map_or("-".to_string(), value));
+            Some(format!("[{}]", values.collect::<Vec<_>>().join(", ")))
+        }
+        CollectFunction::PercentilesCont(parts) => {
+            let value = |bits: u64| {
+                let at = f64::from_bits(bits) * (values.len() - 1) as f64;
+                let value = |at: f64| values[at as usize].map_or(0.0, |v| v as f64);
+                let (low, high) = (value(at.floor()), value(at.ceil()));
+                number(low + (high - low) * at.fract())
+            };
+            let values = parts.iter().map(|p| p.map_or("-".to_string(), value));
+            Some(format!("[{}]", values.collect::<Vec<_>>().join(", ")))
+        }
+        CollectFunction::Aggregate(AggregateFunction::CovarPop) => {
+            let passes = |row: &&Row| call.filter.is_none() || row[2] == Some(2);
+            let pairs = rows.iter().filter(passes).filter_map(|row| {
+                let (y, x) = (row[call.arg?]?, row[call.second?]?);
+                Some((y as f64, x as f64))
+            });
+            let pairs: Vec<(f64, f64)> = pairs.collect();
+            let sum = |of: &dyn Fn(&(f64, f64)) -> f64| pairs.iter().map(of).sum::<f64>();
+            let n = pairs.len() as f64;
+            let numerator = n * sum(&|p| p.0 * p.1) - sum(&|p| p.0) * sum(&|p| p.1);
+            (n > 0.0).then(|| number(numerator / (n * n)))
+        }
         CollectFunction::Aggregate(AggregateFunction::Count) => Some(values.len().to_string()),
         CollectFunction::Aggregate(_) if values.is_empty() => None,
         CollectFunction::Aggregate(_) => Some(values.iter().flatten().sum::<i64>().to_string()),
@@ -78,18 +113,23 @@ fn defined(call: &CollectCall, rows: &[Row]) -> Option<String> {
 
 fn random_call(random: &mut Random) -> CollectCall {
     let part = random.below(5) as f64 / 4.0;
-    let function = match random.below(8) {
+    let parts = || vec![Some(part.to_bits()), None, Some(0.5f64.to_bits())];
+    let function = match random.below(11) {
         0 | 1 => CollectFunction::Array,
         2 => CollectFunction::First,
         3 => CollectFunction::Last,
         4 => CollectFunction::Mode,
         5 => CollectFunction::PercentileDisc(part.to_bits()),
         6 => CollectFunction::PercentileCont(part.to_bits()),
+        7 => CollectFunction::PercentilesDisc(parts()),
+        8 => CollectFunction::PercentilesCont(parts()),
+        9 => CollectFunction::Aggregate(AggregateFunction::CovarPop),
         _ => CollectFunction::Aggregate(
             *random.pick(&[AggregateFunction::Count, AggregateFunction::Sum]),
         ),
     };
-    let distinct = random.one_in(3) && !matches!(function, CollectFunction::Mode);
+    let pairs = function == CollectFunction::Aggregate(AggregateFunction::CovarPop);
+    let distinct = random.one_in(3) && !matches!(function, CollectFunction::Mode) && !pairs;
     // What is collected once each, and values in order, are ordered by themselves.
     let by_value = distinct
         || matches!(
@@ -97,6 +137,8 @@ fn random_call(random: &mut Random) -> CollectCall {
             CollectFunction::Mode
                 | CollectFunction::PercentileDisc(_)
                 | CollectFunction::PercentileCont(_)
+                | CollectFunction::PercentilesDisc(_)
+                | CollectFunction::PercentilesCont(_)
         );
     let arg = 1 + random.below(2);
     let key = |column| SortKey {
@@ -105,13 +147,18 @@ fn random_call(random: &mut Random) -> CollectCall {
         nulls_first: column == 2,
     };
     let output = match function {
-        CollectFunction::Array => DataType::new_list(DataType::Int64, true),
+        CollectFunction::Array | CollectFunction::PercentilesDisc(_) => {
+            DataType::new_list(DataType::Int64, true)
+        }
+        CollectFunction::PercentilesCont(_) => DataType::new_list(DataType::Float64, true),
         CollectFunction::PercentileCont(_) => DataType::Float64,
+        _ if pairs => DataType::Float64,
         _ => DataType::Int64,
     };
     CollectCall {
         function,
         arg: Some(arg),
+        second: pairs.then_some(3 - arg),
         order: vec![key(if by_value { arg } else { 1 + random.below(2) })],
         distinct,
         filter: random.one_in(4).then_some(3),
