@@ -50,7 +50,8 @@ impl Builder {
             )
             .with_hint(
                 "Group by window_start or window_end of a TUMBLE or HOP over a source that has a \
-                 WATERMARK FOR its time column, or keep that column.",
+                 WATERMARK FOR its time column, or keep that column. What looks at later rows, \
+                 joins rows that change, or may be NULL in an outer join has no watermark.",
             ));
         };
         let mut by = stream.partitions.iter();

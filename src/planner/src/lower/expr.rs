@@ -2,7 +2,7 @@
 //! that are shorthand written out (`BETWEEN` as two comparisons, `IS NOT TRUE` as `NOT (.. IS
 //! TRUE)`).
 
-use crate::lower::temporal::{NOW, misplaced};
+use crate::lower::temporal::{is_now, misplaced};
 use arrow_schema::{DataType, TimeUnit};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::{Expr as Df, Operator, expr as df};
@@ -83,7 +83,7 @@ pub fn to_expr(expr: &Df, schema: &DFSchema) -> Result<Expr> {
         },
         Df::Cast(cast) => cast_to(lower(&cast.expr)?, cast.field.data_type(), false),
         Df::TryCast(cast) => cast_to(lower(&cast.expr)?, cast.field.data_type(), true),
-        Df::ScalarFunction(call) if call.func.name() == NOW => return Err(misplaced()),
+        Df::ScalarFunction(_) if is_now(expr) => return Err(misplaced()),
         Df::ScalarFunction(call) => Expr::Call {
             function: call.func.name().to_string(),
             args: call.args.iter().map(lower).collect::<Result<_>>()?,

@@ -9,12 +9,12 @@ use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Column, DFSchema, Result as DataFusionResult};
 use datafusion_expr::utils::{conjunction, split_conjunction};
-use datafusion_expr::{Between, BinaryExpr, Expr as Df, ExprSchemable, Operator};
+use datafusion_expr::{Between, BinaryExpr, Expr as Df, ExprSchemable, Operator, cast};
 use std::sync::Arc;
 use tidemark_common::{Error, Result};
 use tidemark_plan::{Expr, Kept, Op, Properties};
 
-pub(super) const NOW: &str = "now";
+const NOW: &str = "now";
 
 /// Whether an expression asks for the clock.
 pub(crate) fn reads_clock(expr: &Df) -> bool {
@@ -27,8 +27,18 @@ pub(crate) fn reads_clock(expr: &Df) -> bool {
     found
 }
 
-fn is_now(expr: &Df) -> bool {
-    matches!(expr, Df::ScalarFunction(call) if call.func.name() == NOW)
+/// Whether an expression is the clock itself.
+pub(super) fn is_now(expr: &Df) -> bool {
+    is_call(expr, NOW) || is_today(expr)
+}
+
+/// The date of the clock in UTC; in other zones it is a cast of `now()`.
+fn is_today(expr: &Df) -> bool {
+    ["current_date", "today"].iter().any(|name| is_call(expr, name))
+}
+
+fn is_call(expr: &Df, name: &str) -> bool {
+    matches!(expr, Df::ScalarFunction(call) if call.func.name() == name && call.args.is_empty())
 }
 
 /// The parts of a condition that compare with the clock, and all others together.
@@ -133,7 +143,7 @@ fn goes_on(bound: &Df) -> bool {
             _ => false,
         },
         Df::ScalarFunction(call) => match (call.func.name(), &call.args[..]) {
-            (NOW, []) => true,
+            (NOW | "current_date" | "today", []) => true,
             (
                 "timestamptz_plus" | "timestamptz_minus" | "date_plus_days" | "date_minus_days"
                 | "cast_as",
@@ -232,8 +242,10 @@ fn bound_of(bound: &Df) -> Result<(DataType, Expr)> {
     let schema = Schema::new(vec![Field::new(NOW, clock.clone(), false)]);
     let schema = DFSchema::try_from(schema).map_err(internal)?;
     let column = |e: Df| -> DataFusionResult<Transformed<Df>> {
+        let now = || Df::Column(Column::from_name(NOW));
         Ok(match is_now(&e) {
-            true => Transformed::yes(Df::Column(Column::from_name(NOW))),
+            true if is_today(&e) => Transformed::yes(cast(now(), DataType::Date32)),
+            true => Transformed::yes(now()),
             false => Transformed::no(e),
         })
     };
