@@ -5,11 +5,11 @@
 //! * `s [LEFT] JOIN t FOR SYSTEM_TIME AS OF PROCTIME() ON s.k = t.k`, a temporal join: each row of
 //!   `s`, which only grows, with what `t` holds when it comes.
 //!
-//! The parser writes them as joins with a mark in their condition (`parse::timed`). DataFusion binds
-//! these, and before anything else looks at the plan, they become nodes of our own ([`TimedJoin`]):
-//! a rule that knows joins knows nothing of them, so none can take such a join for a plain one, move
-//! a condition into or out of it, or leave out what makes it what it is. A mark that is left over is
-//! an error.
+//! The parser writes them as joins with a mark in their condition (`parse::timed`). DataFusion
+//! binds these, and before anything else looks at the plan, they become nodes of our own
+//! ([`TimedJoin`]): a rule that knows joins knows nothing of them, so none can take such a join for
+//! a plain one, move a condition into or out of it, or leave out what makes it what it is. A mark
+//! that is left over is an error.
 //!
 //! A query that is only read has other equivalents: a temporal join is the plain one, since a row
 //! that is read is joined with what is there; an ASOF join is a running last value (`coerce`'s

@@ -188,8 +188,8 @@ impl ByteColumn {
         }
     }
 
-    /// How the value of a slot compares with that of a slot of another column, byte by byte; neither
-    /// is NULL.
+    /// How the value of a slot compares with that of a slot of another column, byte by byte;
+    /// neither is NULL.
     pub fn order(&self, a: u32, other: &ByteColumn, b: u32) -> Ordering {
         let columns = [self, other];
         let views = [self.views.get(a), other.views.get(b)];

@@ -11,8 +11,8 @@
 //! **State.** Both sides. The match of each left row is remembered beside it (a cache, found anew
 //! after a restore), so what a row has been sent with needs no look at the past.
 //!
-//! **NULL.** A row with NULL among its keys, or as its time, is never kept: nothing can match it. An
-//! outer join sends such a left row as it comes.
+//! **NULL.** A row with NULL among its keys, or as its time, is never kept: nothing can match it.
+//! An outer join sends such a left row as it comes.
 //!
 //! **Cost.** A search per changed left row, and per left row that a right row's coming or going
 //! concerns. Right rows that only change their weight cost nothing.

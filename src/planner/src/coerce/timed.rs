@@ -12,8 +12,8 @@
 //! ```
 //!
 //! For `<=` and `<` the order is the other way round; for `>` and `<` the left rows of a time come
-//! before the right ones. Of right rows at one time the last one counts, which is the first by their
-//! columns, as in a view.
+//! before the right ones. Of right rows at one time the last one counts, which is the first by
+//! their columns, as in a view.
 //!
 //! The rule comes when all types are known.
 

@@ -415,8 +415,8 @@ impl Pruner<'_> {
     }
 }
 
-/// The columns of an ASOF join's right side that decide between rows at one time, in their order: so
-/// the same one is found whatever is read of it. Behind those of a unique key no column decides.
+/// The columns of an ASOF join's right side that decide between rows at one time, in their order:
+/// so the same one is found whatever is read of it. Behind those of a unique key no column decides.
 fn deciding(right: &Node, keys: &[usize], time: usize) -> Range<usize> {
     let open = |c: &&usize| **c != time && !keys.contains(c);
     match &right.properties.key {

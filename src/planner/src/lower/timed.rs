@@ -2,9 +2,9 @@
 //! the operator does the rest.
 //!
 //! An ASOF join has at most one row for each row on its left: a key of the left side is one of the
-//! join. A temporal join is asked of a left side that only grows, since what was sent is never taken
-//! back; the rows of its right side are kept by the join itself, so they must be those of a relation
-//! that has rows.
+//! join. A temporal join is asked of a left side that only grows, since what was sent is never
+//! taken back. It keeps the rows of its right side itself, which must be those of a relation that
+//! has rows.
 
 use crate::bind::Table;
 use crate::lower::{Builder, Stream, schema_of, to_expr};
