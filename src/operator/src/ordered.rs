@@ -12,8 +12,8 @@
 //! **State.** One table per input: the rows with their weights, by the vnode of their partition.
 //!
 //! **Time.** Changes are sent at the barrier. Partitions below the watermark of a column of theirs
-//! are forgotten. [`EmitOnClose`] keeps rows until that has passed them, [`TemporalFilter`] until the
-//! clock has.
+//! are forgotten. [`EmitOnClose`] keeps rows until that has passed them, [`TemporalFilter`] until
+//! the clock has.
 
 mod asof;
 mod calls;

@@ -257,10 +257,10 @@ impl Planner {
     ) -> Result<Planned> {
         only_options(&view.options, &[])?;
         if view.emit_on_window_close {
-            return Err(
-                Error::unsupported("EMIT ON WINDOW CLOSE is not supported for a plain view")
-                    .with_hint("Write it in the materialized view or sink that reads the view."),
-            );
+            return Err(Error::unsupported(
+                "EMIT ON WINDOW CLOSE is not supported for a plain view",
+            )
+            .with_hint("Write it in the materialized view or sink that reads the view."));
         }
         let Bound {
             plan,

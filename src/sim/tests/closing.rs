@@ -42,8 +42,8 @@ const BOUNDED: [&str; 19] = [
      FROM HOP(a, at, INTERVAL '2 s', INTERVAL '6 s') GROUP BY window_start, window_end",
     "SELECT DISTINCT k, at FROM a",
     "SELECT date_trunc('minute', at) AS minute, count(*) FROM a GROUP BY 1",
-    "SELECT w, max(n), min(n), count(DISTINCT n) AS m FROM (SELECT window_start AS w, k, count(*) AS n \
-     FROM TUMBLE(a, at, INTERVAL '5 s') GROUP BY window_start, k) q GROUP BY w",
+    "SELECT w, max(n), min(n), count(DISTINCT n) AS m FROM (SELECT window_start AS w, k, \
+     count(*) AS n FROM TUMBLE(a, at, INTERVAL '5 s') GROUP BY window_start, k) q GROUP BY w",
     "SELECT * FROM (SELECT k, v, window_start, row_number() OVER (PARTITION BY window_start \
      ORDER BY v DESC, k) AS n FROM TUMBLE(a, at, INTERVAL '5 s')) q WHERE n <= 2",
     "SELECT k, v, window_start, sum(v) OVER (PARTITION BY window_start, k ORDER BY at) \

@@ -1,6 +1,6 @@
-//! Exact sums of doubles and of products of two doubles, and what statistics tell of them: variances
-//! ([`Moments`]), covariances and regressions ([`Pairs`]). They are free of order, what was added
-//! can be taken back, and every result is rounded once.
+//! Exact sums of doubles and of products of two doubles, and what statistics tell of them:
+//! variances ([`Moments`]), covariances and regressions ([`Pairs`]). They are free of order, what
+//! was added can be taken back, and every result is rounded once.
 //!
 //! A finite double is an integer multiple of 2^-1074, a product of two one of 2^-2148. A sum of
 //! such is a big integer ([`Exact`]), of which only the words are kept in which something is: two

@@ -1,6 +1,6 @@
 //! `first_value` and `last_value` in an order, and with them `arg_min` and `arg_max`, where rows
-//! never leave: of each group the first row so far is kept, and nothing else. Of rows that are equal
-//! by the order the one with the least value comes first.
+//! never leave: of each group the first row so far is kept, and nothing else. Of rows that are
+//! equal by the order the one with the least value comes first.
 //!
 //! What is taken are structs of the columns of the order, with the value behind them.
 

@@ -364,7 +364,8 @@ struct Row {
     span: Option<(i32, i32, i64)>,
 }
 
-const COLUMNS: &str = "g i64, narrow i32, wide i64, numeric dec, float f64, string text, truth bool, odd f64, span span";
+const COLUMNS: &str = "g i64, narrow i32, wide i64, numeric dec, float f64, string text, \
+                       truth bool, odd f64, span span";
 
 fn row(random: &mut Random, groups: u64) -> Row {
     Row {

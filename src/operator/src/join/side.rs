@@ -10,9 +10,8 @@
 //! * *keyed*: of the row only its key is needed (the right side of most semi and anti joins); the
 //!   key's own id and total are the row. Table: key -> `_weight`.
 //!
-//! A side that forgets by a watermark keeps a multiset.
-//!
-//! Links are stored as id + 1, so that 0, which new slots hold, is the end of a chain.
+//! A side that forgets by a watermark keeps a multiset. Links are stored as id + 1, so that 0,
+//! which new slots hold, is the end of a chain.
 
 use crate::closing::below;
 use arrow::array::*;
@@ -419,21 +418,21 @@ impl Side {
     pub fn close(&mut self, keys: &mut Keys, column: usize, watermark: i64) {
         let live: Vec<u32> = match &self.rows {
             Rows::Appended { .. } => Vec::new(),
-            Rows::Multiset(m) => {
-                let live = m.index.live_ids();
-                live.filter(|id| m.weights.get(*id) != 0).collect()
-            }
+            Rows::Multiset(m) => m
+                .index
+                .live_ids()
+                .filter(|id| m.weights.get(*id) != 0)
+                .collect(),
             Rows::Keyed { .. } => {
                 let totals = &keys.sides[self.port].totals;
                 let live = keys.index.live_ids();
                 live.filter(|id| totals.get(*id) != 0).collect()
             }
         };
-        let stored = self.stored_at(column);
         let mut emptied = Vec::new();
         for rows in live.chunks(PIECE_ROWS) {
-            let values = self.gather(keys, &[stored], rows).remove(0);
-            let closed = below(rows, &values, watermark);
+            let values = self.gather(keys, &[self.stored_at(column)], rows);
+            let closed = below(rows, &values[0], watermark);
             self.take_from_totals(keys, &closed);
             self.forget(keys, closed.into_iter(), &mut emptied);
         }

@@ -1,10 +1,10 @@
 //! Temporal filters: rows whose moment is after a bound that follows the clock, or before it.
 //!
 //! **Algebra.** `{ r : moment(r) > bound(clock) }`, with the clock of the epoch that ends. The
-//! bound never goes back ([`Bound::at`]), so each row changes sides once: one that is kept while it is after the
-//! bound leaves when that has come, and is forgotten; one that is kept while it is before waits
-//! until then, and passes after it. A row that comes when its time is over, or goes then, is the
-//! same as one that was never there, or the same as any other.
+//! bound never goes back ([`Bound::at`]), so each row changes sides once: one that is kept while
+//! it is after the bound leaves when that has come, and is forgotten; one that is kept while it is
+//! before waits until then, and passes after it. A row that comes when its time is over, or goes
+//! then, is the same as one that was never there, or the same as any other.
 //!
 //! **State.** The rows that are after the bound. (One without a moment is not part of the input.)
 //!

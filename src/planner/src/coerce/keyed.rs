@@ -406,8 +406,8 @@ impl Keyed {
         Ok(changed)
     }
 
-    /// What equal values are ordered by in a view, where which of them comes first is seen, and is
-    /// to depend on the values alone; nothing where that is settled.
+    /// What equal values are ordered by, where which of them comes first is seen, and is to depend
+    /// on the values alone; nothing where that is settled. Ad hoc, ordered sets know it themselves.
     fn order_by_looks(
         &self,
         function: &str,
@@ -415,14 +415,14 @@ impl Keyed {
         schema: &DFSchema,
     ) -> Result<Option<Expr>> {
         let shows_one = match function {
-            "mode" | "percentile_disc" => params.order_by.len() == 1,
+            "mode" | "percentile_disc" | "percentile_cont" => !self.1 && params.order_by.len() == 1,
             "sum" | "avg" | "var" | "var_pop" | "stddev" | "stddev_pop" => {
                 params.distinct && params.order_by.len() < 2
             }
             _ => false,
         };
         match params.args.first() {
-            Some(value) if shows_one && !self.1 => self.0.looks(value, schema),
+            Some(value) if shows_one => self.0.looks(value, schema),
             _ => Ok(None),
         }
     }

@@ -51,9 +51,6 @@ impl Calls {
                 if let Some(filter) = &call.params.filter {
                     condition(filter, "FILTER", schema)?;
                 }
-                if call.params.distinct && matches!(call.func.name(), "sum" | "avg") {
-                    distinct_intervals(&call.params.args, call.func.name(), schema)?;
-                }
                 let name = call.func.name();
                 let changed = self.spans_of_times(name, &mut call.params.args, schema)?;
                 (Expr::AggregateFunction(call), changed)
@@ -160,16 +157,6 @@ impl Calls {
         let case = Case::new(Some(value), arms, case.else_expr);
         Ok(Transformed::new_transformed(Expr::Case(case), changed))
     }
-}
-
-/// `0A000` for sums of distinct intervals: which of equal ones counts (1 day, 24 hours) is open.
-fn distinct_intervals(args: &[Expr], function: &str, schema: &DFSchema) -> Result<()> {
-    let is = args.first().map(|arg| arg.get_type(schema));
-    if !matches!(is, Some(Ok(DataType::Interval(_) | DataType::Time64(_)))) {
-        return Ok(());
-    }
-    let message = format!("{function}(DISTINCT interval) is not supported");
-    Err(external(Error::unsupported(message)))
 }
 
 /// `42804` for a condition that is none.

@@ -34,7 +34,9 @@ pub(super) fn is_now(expr: &Df) -> bool {
 
 /// The date of the clock in UTC; in other zones it is a cast of `now()`.
 fn is_today(expr: &Df) -> bool {
-    ["current_date", "today"].iter().any(|name| is_call(expr, name))
+    ["current_date", "today"]
+        .iter()
+        .any(|name| is_call(expr, name))
 }
 
 fn is_call(expr: &Df, name: &str) -> bool {
