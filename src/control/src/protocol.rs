@@ -105,6 +105,7 @@ pub struct BarrierCommand {
     /// barrier makes the time of its split lower than this.
     pub horizons: BTreeMap<RelationId, i64>,
     /// What sources promise; in replay what they promised.
+    #[serde(default)]
     pub watermarks: Watermarks,
 }
 

@@ -121,8 +121,8 @@ impl Operator for Aggregate {
         if let Some(GroupClosing { closing, place }) = &mut self.closing
             && let Some(watermark) = closing.due(barrier, groups.entries())?
         {
-            let ended = groups.close(*place, watermark);
-            closing.forgot(groups.entries().saturating_sub(ended));
+            groups.close(*place, watermark);
+            closing.forgot(groups.entries());
         }
         Ok(())
     }

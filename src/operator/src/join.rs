@@ -650,8 +650,8 @@ impl Operator for Join {
         let shared = self.keys.clone();
         let keys = &mut *shared.lock();
         // What is looked through is both sides, so what has come of both pays for it.
-        let rows = |sides: &[Side; 2], keys: &Keys| sides.iter().map(|s| s.len(keys)).sum();
-        let kept = rows(&self.sides, keys);
+        let rows = |sides: &[Side; 2]| sides.iter().map(Side::len).sum();
+        let kept = rows(&self.sides);
         let mut due = false;
         for closing in self.closes.iter_mut().flatten() {
             due |= closing.due(barrier, kept)?.is_some();
@@ -667,7 +667,7 @@ impl Operator for Join {
                 side.close(keys, closing.column(), watermark);
             }
         }
-        let left = rows(&self.sides, keys);
+        let left = rows(&self.sides);
         self.closes
             .iter_mut()
             .flatten()

@@ -22,7 +22,7 @@ use tidemark_control::raft::{self, Addresses, MemberId, Members, Message, Turn, 
 use tokio::sync::mpsc;
 
 /// Of what nodes say to each other; others are not heard.
-const PROTOCOL: u32 = 3;
+const PROTOCOL: u32 = 2;
 /// How long the other end may take to say what it wants, or to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a node may take to say who it is, for somebody who looks.

@@ -7,7 +7,8 @@
 //! taken u64 | ( worker u32 | job u32 | kind u8 | .. ) ..
 //!   changes: fragment u32 | leaf u32 | channel u32 | credit u64 | rows, see `batches`
 //!   barrier: fragment u32 | leaf u32 | channel u32 | epoch u64 | clock i64 | checkpoint u8
-//!            | horizon i64 | promises u32 | (source u32, watermark i64) per promise
+//!            | horizon i64
+//!            | of a promising one: promises u32 | (source u32, watermark i64) per promise
 //!   fence:   nothing
 //! ```
 //!
@@ -34,6 +35,8 @@ const FRAME_BYTES: usize = 1 << 20;
 const CHANGES: u8 = 0;
 const BARRIER: u8 = 1;
 const FENCE: u8 = 2;
+/// A barrier with promises of sources.
+const PROMISING_BARRIER: u8 = 3;
 /// Changes that count on no edge.
 const NO_CREDIT: u64 = 0;
 
@@ -131,7 +134,8 @@ fn put(
     frame.put_u32_le(delivery.job.0);
     frame.put_u8(match delivery.message {
         Message::Changes(..) => CHANGES,
-        Message::Barrier(_) => BARRIER,
+        Message::Barrier(ref barrier) if barrier.watermarks.is_empty() => BARRIER,
+        Message::Barrier(_) => PROMISING_BARRIER,
     });
     frame.put_u32_le(delivery.fragment as u32);
     frame.put_u32_le(delivery.leaf as u32);
@@ -153,11 +157,7 @@ fn put(
             frame.put_i64_le(barrier.clock);
             frame.put_u8(barrier.checkpoint.into());
             frame.put_i64_le(barrier.horizon_ms);
-            frame.put_u32_le(barrier.watermarks.len() as u32);
-            for (source, watermark) in barrier.watermarks.iter() {
-                frame.put_u32_le(source.0);
-                frame.put_i64_le(*watermark);
-            }
+            put_watermarks(&barrier.watermarks, frame);
         }
     }
     Ok(())
@@ -201,6 +201,18 @@ async fn take_all(
     Ok(())
 }
 
+/// Nothing where there are none: the kind of the message says so.
+fn put_watermarks(watermarks: &Watermarks, frame: &mut Vec<u8>) {
+    if watermarks.is_empty() {
+        return;
+    }
+    frame.put_u32_le(watermarks.len() as u32);
+    for (source, watermark) in watermarks.iter() {
+        frame.put_u32_le(source.0);
+        frame.put_i64_le(*watermark);
+    }
+}
+
 fn take_watermarks(from: &mut &[u8]) -> Result<Watermarks> {
     let count = from.try_get_u32_le().map_err(unreadable)?;
     let watermarks = (0..count).map(|_| {
@@ -236,12 +248,15 @@ fn take(
             });
             Message::Changes(changes, credit)
         }
-        BARRIER => Message::Barrier(Barrier {
+        BARRIER | PROMISING_BARRIER => Message::Barrier(Barrier {
             epoch: Epoch(from.try_get_u64_le().map_err(unreadable)?),
             clock: from.try_get_i64_le().map_err(unreadable)?,
             checkpoint: from.try_get_u8().map_err(unreadable)? != 0,
             horizon_ms: from.try_get_i64_le().map_err(unreadable)?,
-            watermarks: take_watermarks(from)?,
+            watermarks: match kind {
+                PROMISING_BARRIER => take_watermarks(from)?,
+                _ => Watermarks::default(),
+            },
         }),
         kind => return Err(unreadable(format!("a message of kind {kind}"))),
     };

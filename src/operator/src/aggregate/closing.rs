@@ -10,9 +10,8 @@ const LOOKED_AT: usize = 4096;
 
 impl Groups {
     /// Forgets the groups whose value in a group column, by its place among those, is below
-    /// `watermark`, between barriers only. Answers how many entries of the state that are: they go
-    /// with the next seal.
-    pub fn close(&mut self, place: usize, watermark: i64) -> usize {
+    /// `watermark`, between barriers only. They go with the next seal.
+    pub fn close(&mut self, place: usize, watermark: i64) {
         let live: Vec<u32> = self.index.live_ids().collect();
         let mut closed = Vec::new();
         for ids in live.chunks(LOOKED_AT) {
@@ -25,10 +24,10 @@ impl Groups {
         }
         let closed: BTreeSet<u32> = closed.into_iter().collect();
         if closed.is_empty() {
-            return 0;
+            return;
         }
         let distinct = self.distinct.iter_mut().map(|table| table.forget(&closed));
-        distinct.sum::<usize>() + closed.len()
+        self.closed += distinct.sum::<usize>() + closed.len();
     }
 
     fn forget(&mut self, id: u32) {

@@ -68,6 +68,8 @@ pub(super) struct Groups {
     pub unsealed: Vec<u32>,
     /// Groups whose end is sealed; their ids are given back before the next change.
     pub ended: Vec<u32>,
+    /// Entries of state tables that a watermark has closed, and no seal has told of.
+    pub closed: usize,
     /// The global group has been output.
     pub shown: bool,
     epoch: Touched,
@@ -116,6 +118,7 @@ impl Groups {
             flags: Chunked::new(),
             unsealed: Vec::new(),
             ended: Vec::new(),
+            closed: 0,
             shown: false,
             epoch: Touched {
                 old: vec![Vec::new(); calls.len()],
@@ -335,13 +338,12 @@ impl Groups {
         self.always_alive || self.lanes[0].counts.get(id) > 0
     }
 
-    /// Rows of all state tables, about: those of groups that have ended are among them until the
-    /// next seal.
+    /// Rows of all state tables, without those that a watermark has closed.
     pub fn entries(&mut self) -> usize {
         let distinct = self.distinct.iter().map(DistinctTable::len).sum::<usize>();
         let multisets = self.calls.iter_mut();
         let multisets = multisets.filter_map(|c| Some(c.accumulator.multiset()?.len()));
-        self.index.len() + distinct + multisets.sum::<usize>()
+        (self.index.len() + distinct + multisets.sum::<usize>()).saturating_sub(self.closed)
     }
 
     /// Sends what the epoch changed.

@@ -166,6 +166,7 @@ impl Groups {
 
     /// Some of the groups that changed, as long as there are any to tell of.
     fn seal_groups(&mut self, spec: &TableSpec) -> Option<TableDelta> {
+        self.closed = 0;
         let mut piece = None;
         while piece.is_none() && !self.unsealed.is_empty() {
             let rest = self.unsealed.len().saturating_sub(PIECE_ROWS);

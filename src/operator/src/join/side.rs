@@ -13,7 +13,8 @@
 //! A side that forgets by a watermark keeps a multiset. Links are stored as id + 1, so that 0,
 //! which new slots hold, is the end of a chain.
 
-use crate::closing::below;
+mod closing;
+
 use arrow::array::*;
 use arrow::datatypes::*;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -153,6 +154,7 @@ enum Rows {
     Keyed {
         key_columns: Vec<usize>,
         dirty: Vec<u32>,
+        kept: usize,
     },
 }
 
@@ -198,6 +200,7 @@ impl Side {
             Rows::Keyed {
                 key_columns,
                 dirty: Vec::new(),
+                kept: 0,
             }
         } else if config.append_only {
             Rows::Appended {
@@ -358,14 +361,16 @@ impl Side {
                     );
                 }
             }
-            Rows::Keyed { dirty, .. } => {
+            Rows::Keyed { dirty, kept, .. } => {
                 // The totals have been added.
                 for key in key_ids {
                     let present = side.totals.get(*key) != 0;
                     if self.presence_only && present && side.heads.get(*key) != 0 {
                         continue;
                     }
-                    side.heads.set(*key, if present { key + 1 } else { 0 });
+                    let head = side.heads.get_mut(*key);
+                    *kept = *kept + usize::from(present) - usize::from(*head != 0);
+                    *head = if present { key + 1 } else { 0 };
                     mark_dirty(side.flags.get_mut(*key), *key, dirty);
                 }
             }
@@ -395,56 +400,13 @@ impl Side {
                     );
                 }
             }
-            Rows::Keyed { dirty, .. } => {
+            Rows::Keyed { dirty, kept, .. } => {
                 for key in rows {
+                    *kept -= usize::from(side.heads.get(key) != 0);
                     side.totals.set(key, 0);
                     side.heads.set(key, 0);
                     mark_dirty(side.flags.get_mut(key), key, dirty);
                 }
-            }
-        }
-    }
-
-    /// How many rows are kept.
-    pub fn len(&self, keys: &Keys) -> usize {
-        match &self.rows {
-            Rows::Appended { store, .. } => store.len(),
-            Rows::Multiset(m) => m.linked,
-            Rows::Keyed { .. } => keys.index.len(),
-        }
-    }
-
-    /// Forgets the rows whose value in a stored column of the input is below a watermark.
-    pub fn close(&mut self, keys: &mut Keys, column: usize, watermark: i64) {
-        let live: Vec<u32> = match &self.rows {
-            Rows::Appended { .. } => Vec::new(),
-            Rows::Multiset(m) => m
-                .index
-                .live_ids()
-                .filter(|id| m.weights.get(*id) != 0)
-                .collect(),
-            Rows::Keyed { .. } => {
-                let totals = &keys.sides[self.port].totals;
-                let live = keys.index.live_ids();
-                live.filter(|id| totals.get(*id) != 0).collect()
-            }
-        };
-        let mut emptied = Vec::new();
-        for rows in live.chunks(PIECE_ROWS) {
-            let values = self.gather(keys, &[self.stored_at(column)], rows);
-            let closed = below(rows, &values[0], watermark);
-            self.take_from_totals(keys, &closed);
-            self.forget(keys, closed.into_iter(), &mut emptied);
-        }
-        keys.remove_unused(&emptied);
-    }
-
-    /// The rows do not count for their keys any more.
-    fn take_from_totals(&self, keys: &mut Keys, rows: &[u32]) {
-        let side = &mut keys.sides[self.port];
-        if let (Rows::Multiset(m), true) = (&self.rows, side.has_totals) {
-            for row in rows {
-                *side.totals.get_mut(m.key_of.get(*row)) -= m.weights.get(*row);
             }
         }
     }
@@ -715,7 +677,8 @@ impl StateTable for Side {
                 }
                 m.dirty.clear();
             }
-            Rows::Keyed { .. } => {
+            Rows::Keyed { kept, .. } => {
+                *kept += key_ids.len();
                 for key in &key_ids {
                     side.heads.set(*key, key + 1);
                     side.flags.set(*key, PERSISTED);
