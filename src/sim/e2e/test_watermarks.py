@@ -130,3 +130,30 @@ def test_a_join_of_streams_keeps_a_flat_state(kafka, own_server, unique):
     # 35,000 rows of each side came; some thousand are kept until the next look at them.
     assert max(seen[2:]) < 2 * seen[0] + (1 << 20), seen
     assert "closes=left.at closes=right.at" in str(own_server.query("EXPLAIN ANALYZE MATERIALIZED VIEW pairs"))
+
+
+def test_what_is_kept_of_windows_stays_flat(kafka, own_server, unique):
+    """Groups, distinct rows, set operations and joins by equal times, over sixteen simulated days."""
+    left, right = kafka.create_topic(unique("left"), 1), kafka.create_topic(unique("right"), 1)
+    own_server.start(checkpoint_ms=300)
+    own_server.query(source(kafka, "a", left))
+    own_server.query(source(kafka, "b", right))
+    queries = {
+        "groups": "SELECT window_start, k, count(*) AS c FROM TUMBLE(a, at, INTERVAL '10 seconds') GROUP BY window_start, k",
+        "rows": "SELECT DISTINCT at, k FROM a",
+        "difference": "SELECT at, k FROM a EXCEPT SELECT at, k FROM b",
+        "joined": "SELECT a.k FROM a JOIN b ON a.at = b.at",
+    }
+    for name, query in queries.items():
+        own_server.query(f"CREATE MATERIALIZED VIEW {name} AS SELECT count(*) AS n FROM ({query}) q")
+    seen = []
+    for day in range(16):
+        rows = [(day * 86_400 + n * 9, n % 5, n) for n in range(9_000)]
+        send(kafka, left, 0, *rows)
+        send(kafka, right, 0, *[(at + n % 2 * 3, k, v) for n, (at, k, v) in enumerate(rows)])
+        eventually(lambda: own_server.value("SELECT n FROM rows") == 9_000 * (day + 1), timeout=60)
+        own_server.query("FLUSH")
+        seen.append(dict(own_server.query("SELECT name, memory_bytes FROM tidemark.jobs WHERE kind = 'materialized view'")))
+    for name in queries:
+        memory = [day[f"public.{name}"] for day in seen]
+        assert memory[-1] < 1.2 * max(memory[:9]), (name, memory)
