@@ -500,6 +500,13 @@ impl JobPlan {
         })
     }
 
+    /// Whether what the job computes depends on when its rows came, so that it cannot be computed
+    /// again.
+    pub fn depends_on_arrival(&self) -> bool {
+        let mut nodes = self.fragments.iter().flat_map(Fragment::nodes);
+        nodes.any(|n| matches!(n.op, Op::TemporalJoin { .. }))
+    }
+
     /// Whether time alone changes what the job computes.
     pub fn follows_clock(&self) -> bool {
         let mut nodes = self.fragments.iter().flat_map(Fragment::nodes);

@@ -1,7 +1,7 @@
 //! Queries to streams: expand, bind, coerce, optimise, lower; then what materialized views, views
 //! and sinks put on top.
 
-use crate::bind::{Expander, Provider, Scopes, output_names};
+use crate::bind::{Expander, Provider, Scopes, output_names, without_keys};
 use crate::error::{external, to_error};
 use crate::lineage::sql_type;
 use crate::lower::{Builder, Stream, has_record, materialized, schema_of, to_stored_types};
@@ -102,8 +102,14 @@ impl Planner {
         let options = ParserOptions::from(&self.registry.options().sql_parser);
         let planner = SqlToRel::new_with_options(&provider, options);
         let body = outputs.is_none().then(|| query.body.clone());
-        let plan = planner
-            .sql_statement_to_plan(ast::Statement::Query(Box::new(query)))
+        let has_temporal_joins = maintained && timed::has_temporal_joins(&query);
+        let statement = ast::Statement::Query(Box::new(query));
+        let bound = || planner.sql_statement_to_plan(statement);
+        let bound = match has_temporal_joins {
+            true => without_keys(bound),
+            false => bound(),
+        };
+        let plan = bound
             .and_then(|plan| match maintained {
                 true => timed::maintained(plan),
                 false => timed::ad_hoc(plan),

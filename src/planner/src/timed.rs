@@ -17,13 +17,16 @@
 
 use crate::error::external;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion_common::{DFSchema, DFSchemaRef, DataFusionError, Result, plan_err};
+use datafusion_common::{
+    DFSchema, DFSchemaRef, DataFusionError, FunctionalDependencies, Result, plan_err,
+};
 use datafusion_expr::logical_plan::{Extension, Join, build_join_schema};
 use datafusion_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion_expr::{
     BinaryExpr, ColumnarValue, Expr, JoinType, LogicalPlan, Operator, ScalarFunctionArgs,
     ScalarUDF, ScalarUDFImpl, Signature, UserDefinedLogicalNodeCore, Volatility,
 };
+use datafusion_sql::sqlparser::ast;
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
@@ -64,6 +67,11 @@ pub fn mark(name: &str) -> Option<Arc<ScalarUDF>> {
         name,
         signature: Signature::nullary(Volatility::Volatile),
     })))
+}
+
+/// Whether a query has a temporal join, before it is bound.
+pub(crate) fn has_temporal_joins(query: &ast::Query) -> bool {
+    query.to_string().contains(&format!("\"{TEMPORAL}\""))
 }
 
 fn mark_of(expr: &Expr) -> Option<Timing> {
@@ -116,7 +124,11 @@ impl TimedJoin {
         conditions: Vec<Expr>,
         join_type: JoinType,
     ) -> Result<TimedJoin> {
-        let schema = build_join_schema(left.schema(), right.schema(), &join_type)?;
+        let mut schema = build_join_schema(left.schema(), right.schema(), &join_type)?;
+        if timing == Timing::Temporal {
+            // One key is found as it was at several times.
+            schema = schema.with_functional_dependencies(FunctionalDependencies::empty())?;
+        }
         Ok(TimedJoin {
             timing,
             left,

@@ -452,6 +452,7 @@ impl Coordinator {
     fn start_resuming_sink(&mut self, relation: &Arc<Relation>) -> Result<()> {
         let id = relation.id;
         let saved = self.halted[&id].saved.clone();
+        refuse_anew(relation)?;
         let on_demand = self.sources_on_demand(relation);
         let linear = relation.job.as_ref().is_some_and(|job| job.is_linear());
         let taps = relation.job.as_ref().map(|j| j.taps()).unwrap_or_default();
@@ -526,6 +527,9 @@ impl Coordinator {
         let taps = relation.job.as_ref().map(|j| j.taps()).unwrap_or_default();
         let on_demand = self.sources_on_demand(relation);
         let rebuilt = taps.iter().any(|(id, _)| !on_demand.contains(id));
+        if rebuilt {
+            refuse_anew(relation)?;
+        }
         let starts = |source: &RelationId| self.decisions.starts.get(source).cloned();
         let mut from: Positions = halt.saved.positions.clone();
         for (source, positions) in &mut from {
@@ -776,4 +780,22 @@ fn void() -> Error {
         "could not serialize access: an earlier write, whose rows this one saw, was refused",
     )
     .with_hint("Run the transaction again.")
+}
+/// `0A000` for what cannot be computed again, because it depends on when its rows came.
+fn refuse_anew(relation: &Relation) -> Result<()> {
+    if !relation
+        .job
+        .as_ref()
+        .is_some_and(|job| job.depends_on_arrival())
+    {
+        return Ok(());
+    }
+    let (kind, name) = (relation.kind.name(), &relation.name);
+    let error = Error::user(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        format!("{kind} \"{name}\" cannot be resumed"),
+    );
+    Err(error
+        .with_detail("A temporal join was made when its rows came, and cannot be made again.")
+        .with_hint("Drop it and create it again: its rows are joined with what is there then."))
 }

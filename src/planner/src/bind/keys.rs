@@ -12,8 +12,23 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 thread_local! {
+    /// Whether no key determines anything.
+    static WITHOUT_KEYS: Cell<bool> = const { Cell::new(false) };
     /// Whether the relation that is planned next is one that this planner asks for.
     static ASKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Plans something in which no key of a table determines its other columns: a temporal join finds
+/// the rows of one key as they were at several times.
+pub(crate) fn without_keys<T>(plan: impl FnOnce() -> T) -> T {
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            WITHOUT_KEYS.set(self.0);
+        }
+    }
+    let _reset = Reset(WITHOUT_KEYS.replace(true));
+    plan()
 }
 
 /// Plans what stands in FROM under a name.
@@ -38,12 +53,18 @@ impl RelationPlanner for Unkeyed {
         let plan = match plan {
             // The key of a table determines its columns, whatever it is joined with.
             LogicalPlan::SubqueryAlias(mut alias)
-                if !matches!(*alias.input, LogicalPlan::TableScan(_)) =>
+                if WITHOUT_KEYS.get() || !matches!(*alias.input, LogicalPlan::TableScan(_)) =>
             {
                 let schema = alias.schema.as_ref().clone();
                 let nothing = FunctionalDependencies::empty();
                 alias.schema = Arc::new(schema.with_functional_dependencies(nothing)?);
                 LogicalPlan::SubqueryAlias(alias)
+            }
+            LogicalPlan::TableScan(mut scan) if WITHOUT_KEYS.get() => {
+                let schema = scan.projected_schema.as_ref().clone();
+                let nothing = FunctionalDependencies::empty();
+                scan.projected_schema = Arc::new(schema.with_functional_dependencies(nothing)?);
+                LogicalPlan::TableScan(scan)
             }
             other => other,
         };

@@ -48,6 +48,7 @@ use tidemark_plan::{Catalog, Relation, RelationKind};
 
 pub use collation::check_collation;
 pub(crate) use expand::Expander;
+pub(crate) use keys::without_keys;
 pub use names::{UNNAMED, output_names};
 pub(crate) use scopes::Scopes;
 

@@ -245,11 +245,11 @@ fn without(
 /// result: the input only grows, so that a group never goes away and least and greatest values only
 /// move one way; every call is a count, a least or greatest value, or an exact sum, each of which
 /// can be taken of parts. Floats are not: their sum is rounded once, at the end. Averages are not,
-/// because theirs is too.
+/// because theirs is too. Intervals are not: a part may be too long that the whole is not.
 fn two_phase(input: &Stream, calls: &[AggregateCall]) -> bool {
     let exact = |call: &AggregateCall| {
-        call.arg
-            .is_none_or(|c| !input.node.schema.field(c).data_type().is_floating())
+        let argument = call.arg.map(|c| input.node.schema.field(c).data_type());
+        argument.is_none_or(|t| !t.is_floating() && !matches!(t, DataType::Interval(_)))
     };
     let combines = |call: &AggregateCall| match call.function {
         AggregateFunction::Count | AggregateFunction::Min | AggregateFunction::Max => true,

@@ -5,6 +5,7 @@ use crate::lower::aggregate::{Grouping, call};
 use crate::lower::columns::Columns;
 use crate::lower::top_n::sort_keys;
 use crate::lower::{Builder, Stream, constant, union_all};
+use crate::types::is_numeric_bytes;
 use arrow_schema::{DataType, Field, Schema};
 use datafusion_common::ScalarValue;
 use datafusion_common::arrow::array::Array;
@@ -43,16 +44,22 @@ pub(super) fn goes_by_order(expr: &Df) -> bool {
 /// Whether one row at a time is all that an aggregate needs of an input that only grows: the first
 /// in an order, or the last.
 pub(super) fn is_of_one_row(expr: &Df, aggregate: &Aggregate) -> bool {
+    let is_one = |call: &DfAggregate| matches!(call.func.name(), "first_value" | "last_value");
+    // Several of one query answer of one row where their orders leave it open: that takes all rows.
+    let all = aggregate.aggr_expr.iter().filter_map(aggregate_of);
+    let is_alone = all.filter(|call| is_one(call)).count() == 1;
     aggregate_of(expr).is_some_and(|call| {
-        let mut args = call.params.args.iter();
-        let is_flat = |arg: &Df| {
+        let order = call.params.order_by.iter().map(|sort| &sort.expr);
+        let mut read = call.params.args.iter().chain(order);
+        let is_stored = |arg: &Df| {
             let data_type = arg.get_type(aggregate.input.schema());
-            data_type.is_ok_and(|t| !t.is_nested())
+            data_type.is_ok_and(|t| !t.is_nested() && !matches!(t, DataType::Interval(_)))
         };
-        matches!(call.func.name(), "first_value" | "last_value")
+        is_alone
+            && is_one(call)
             && call.params.null_treatment.is_none()
             && !call.params.distinct
-            && args.all(is_flat)
+            && read.all(is_stored)
     })
 }
 
@@ -252,15 +259,24 @@ fn percentiles(expr: Option<&Df>, name: &str) -> Result<Percentiles> {
     bits(&value)?.map(Percentiles::One).ok_or_else(varies)
 }
 
-/// What an expression is a cast of, if it is one.
+/// What an expression is a cast of that loses nothing, if it is one.
 fn uncast(expr: &Df) -> &Df {
     match expr {
         Df::Alias(alias) => uncast(&alias.expr),
-        Df::Cast(cast) => uncast(&cast.expr),
-        Df::ScalarFunction(call) if call.func.name() == "cast_as" => {
-            call.args.first().map_or(expr, uncast)
-        }
+        Df::Cast(cast) if holds_all(cast.field.data_type()) => uncast(&cast.expr),
+        Df::ScalarFunction(call) if call.func.name() == "cast_as" => match &call.args[..] {
+            [value, Df::Literal(to, _), ..] if holds_all(&to.data_type()) => uncast(value),
+            _ => expr,
+        },
         other => other,
+    }
+}
+
+/// Whether all that a percentile can be is a value of this type.
+fn holds_all(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::List(element) => holds_all(element.data_type()),
+        other => *other == DataType::Float64 || is_numeric_bytes(other),
     }
 }
 

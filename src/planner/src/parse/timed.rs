@@ -74,6 +74,11 @@ const BEFORE_NAMES: [&str; 8] = [
     "as", "from", "join", "only", "lateral", "select", "update", "into",
 ];
 
+/// Words that may stand before JOIN.
+const KINDS: [&str; 11] = [
+    "inner", "left", "right", "full", "outer", "cross", "natural", "semi", "anti", "any", "global",
+];
+
 /// Words at which the tables of FROM end.
 const ENDS: [&str; 13] = [
     "where",
@@ -164,12 +169,16 @@ impl Joins<'_> {
 
     /// The kind of a join whose words begin here, and where its JOIN is.
     fn kind(&self, at: usize) -> Option<(&'static str, usize)> {
-        if self.is(at, &["join"]) {
-            return Some(("inner", at));
+        let mut words = Vec::new();
+        while let Some(word) = KINDS.into_iter().find(|w| self.is(at + words.len(), &[*w])) {
+            words.push(word);
         }
-        let kinds = ["inner", "left", "right", "full", "cross", "natural"];
-        let kind = kinds.into_iter().find(|kind| self.is(at, &[*kind]))?;
-        let join = at + 1 + usize::from(self.is(at + 1, &["outer"]));
+        let join = at + words.len();
+        let kind = match words.as_slice() {
+            [] | ["inner"] => "inner",
+            ["left"] | ["left", "outer"] => "left",
+            words => words.iter().find(|w| !["left", "inner"].contains(w))?,
+        };
         self.is(join, &["join"]).then_some((kind, join))
     }
 
