@@ -92,7 +92,8 @@ impl Planner {
         crate::limits::settle(&mut query)?;
         let mut expander = Expander::new(&provider, positions).maintained(maintained);
         expander.query(&mut query)?;
-        let mut scopes = Scopes::new(&provider, positions);
+        let has_temporal_joins = maintained && timed::has_temporal_joins(&query);
+        let mut scopes = Scopes::new(&provider, positions).without_keys(has_temporal_joins);
         if maintained {
             scopes = scopes.maintained();
         }
@@ -102,7 +103,6 @@ impl Planner {
         let options = ParserOptions::from(&self.registry.options().sql_parser);
         let planner = SqlToRel::new_with_options(&provider, options);
         let body = outputs.is_none().then(|| query.body.clone());
-        let has_temporal_joins = maintained && timed::has_temporal_joins(&query);
         let statement = ast::Statement::Query(Box::new(query));
         let bound = || planner.sql_statement_to_plan(statement);
         let bound = match has_temporal_joins {

@@ -176,6 +176,8 @@ pub(crate) struct Scopes<'a> {
     is_value: bool,
     /// Whether the query is maintained, not read once.
     maintained: bool,
+    /// No key determines anything.
+    without_keys: bool,
     /// Expressions that were written in place of names and of `*`.
     written: usize,
     /// Tables that columns of queries inside are named like.
@@ -192,8 +194,18 @@ impl<'a> Scopes<'a> {
             merges: false,
             is_value: false,
             maintained: false,
+            without_keys: false,
             written: 0,
             shadowed: BTreeSet::new(),
+        }
+    }
+
+    /// The rewriting of a query in which no key of a table determines its other columns (see
+    /// [`without_keys`](super::without_keys)).
+    pub(crate) fn without_keys(self, without_keys: bool) -> Scopes<'a> {
+        Scopes {
+            without_keys,
+            ..self
         }
     }
 
@@ -528,7 +540,7 @@ impl<'a> Scopes<'a> {
         }
         let relation = self.provider.find(schema, name).ok()?;
         let column = |(i, c): (usize, &tidemark_plan::Column)| Output {
-            key: relation.key_declared && relation.key.contains(&i),
+            key: !self.without_keys && relation.key_declared && relation.key.contains(&i),
             ..Output::new(&c.name, Some(c.data_type.clone()))
         };
         Some(relation.columns.iter().enumerate().map(column).collect())
