@@ -1,6 +1,7 @@
 //! From a plan node to its operator: the one place that knows all of them.
 
 use crate::aggregate::{Aggregate, PartialAggregate};
+use crate::changelog::Changelog;
 use crate::closing::Closing;
 use crate::expand::Expand;
 use crate::expr::Predicate;
@@ -8,8 +9,8 @@ use crate::filter::Filter;
 use crate::join::{Join, JoinConfig, Residual, TemporalConfig, TemporalJoin};
 use crate::materialize::Materialize;
 use crate::ordered::{
-    AsofConfig, AsofJoin, Collect, EmitOnClose, PartialTopN, TemporalFilter, TopN, TopNConfig,
-    Window,
+    AsofConfig, AsofJoin, Collect, EmitOnClose, PartialTopN, Session, TemporalFilter, TopN,
+    TopNConfig, Window,
 };
 use crate::project::Project;
 use crate::sink::Sink;
@@ -295,6 +296,20 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
                 table: *table,
             }))
         }
+        Op::Session {
+            partition,
+            time,
+            gap,
+            table,
+            closes,
+        } => {
+            let (by, closing) = ((*time, *gap), closing(closes, 0)?);
+            let input = input(0)?;
+            Box::new(Session::new(
+                &input, &schema, partition, by, closing, *table,
+            ))
+        }
+        Op::Changelog { key, table } => Box::new(Changelog::new(schema, key.clone(), *table)),
         Op::SourceRead { .. }
         | Op::TableRead
         | Op::Tap { .. }

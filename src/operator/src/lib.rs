@@ -16,6 +16,7 @@ pub mod upsert;
 
 pub mod aggregate;
 pub mod build;
+pub mod changelog;
 pub mod closing;
 pub mod expand;
 pub mod expr;

@@ -1,4 +1,5 @@
-//! Rows in order: the first of each partition ([`TopN`]), window functions ([`Window`]), aggregates
+//! Rows in order: the first of each partition ([`TopN`]), window functions ([`Window`]), session
+//! windows ([`Session`]), aggregates
 //! of rows in an order ([`Collect`]), and the nearest of other rows ([`AsofJoin`]).
 //!
 //! **Algebra.** None of them is linear: the output is a function of each partition's rows in their
@@ -23,6 +24,7 @@ mod emit_on_close;
 #[cfg(test)]
 mod history;
 mod partitions;
+mod session;
 mod temporal_filter;
 mod top_n;
 mod waiting;
@@ -31,6 +33,7 @@ mod window;
 pub use asof::{AsofConfig, AsofJoin};
 pub use collect::Collect;
 pub use emit_on_close::EmitOnClose;
+pub use session::Session;
 pub use temporal_filter::TemporalFilter;
 pub use top_n::{PartialTopN, TopN, TopNConfig};
 pub use window::Window;

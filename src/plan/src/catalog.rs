@@ -78,6 +78,8 @@ pub enum RelationKind {
     Sink,
     /// `CREATE INDEX`.
     Index,
+    /// `CREATE SUBSCRIPTION`: the changes of another relation, kept for a while.
+    Subscription,
 }
 
 impl RelationKind {
@@ -90,6 +92,7 @@ impl RelationKind {
             RelationKind::View => "view",
             RelationKind::Sink => "sink",
             RelationKind::Index => "index",
+            RelationKind::Subscription => "subscription",
         }
     }
 }

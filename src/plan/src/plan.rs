@@ -48,6 +48,19 @@ pub enum Output {
     /// The end of the job. Other jobs that tap the relation receive the root's output on the same
     /// worker.
     Relation,
+    /// To several fragments, or to several leaves of one, in their order: what is computed once and
+    /// read more than once. None of them is one of these two.
+    Several(Vec<Output>),
+}
+
+impl Output {
+    /// The places, one by one.
+    pub fn each(&self) -> &[Output] {
+        match self {
+            Output::Several(outputs) => outputs,
+            one => std::slice::from_ref(one),
+        }
+    }
 }
 
 /// An operator with its inputs. Stored as `codec` says.
@@ -262,6 +275,64 @@ pub enum Op {
         output: Vec<usize>,
         table: u32,
     },
+    /// What each epoch changes in the input, as rows that only come: the input's columns, what
+    /// became of the row (a smallint), its number (a bigint), the epoch (a bigint) and its time. `key`: columns
+    /// of a unique key, by whose hash rows are here; by that of all columns if there is none.
+    Changelog { key: Option<Vec<usize>>, table: u32 },
+    /// The input's columns, then the beginning and the end of the row's session: rows of a
+    /// partition whose column `time`, of microseconds, follows the one before within `gap`
+    /// microseconds are of one session, which ends a gap after its last row.
+    Session {
+        partition: Vec<usize>,
+        time: usize,
+        gap: i64,
+        table: u32,
+        /// The watermark of `time`: sessions that end before it never change again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        closes: Option<ColumnWatermark>,
+    },
+}
+
+impl Op {
+    /// The numbers of its state tables; of an aggregate, the first of them.
+    pub fn tables_mut(&mut self) -> Vec<&mut u32> {
+        match self {
+            Op::Join {
+                left_table,
+                right_table,
+                ..
+            }
+            | Op::AsofJoin {
+                left_table,
+                right_table,
+                ..
+            } => vec![left_table, right_table],
+            Op::Aggregate { table, .. }
+            | Op::TopN { table, .. }
+            | Op::Window { table, .. }
+            | Op::Collect { table, .. }
+            | Op::EmitOnClose { table, .. }
+            | Op::TemporalFilter { table, .. }
+            | Op::Upsert { table, .. }
+            | Op::Materialize { table, .. }
+            | Op::Sink { table, .. }
+            | Op::TemporalJoin { table, .. }
+            | Op::Changelog { table, .. }
+            | Op::Session { table, .. } => vec![table],
+            Op::SourceRead { .. }
+            | Op::TableRead
+            | Op::Tap { .. }
+            | Op::Receive { .. }
+            | Op::Values { .. }
+            | Op::Filter { .. }
+            | Op::Project { .. }
+            | Op::Union
+            | Op::Expand { .. }
+            | Op::Unnest { .. }
+            | Op::PartialAggregate { .. }
+            | Op::PartialTopN { .. } => Vec::new(),
+        }
+    }
 }
 
 /// Which time on the right is the nearest to one on the left.
@@ -496,7 +567,8 @@ impl JobPlan {
             Op::Window { .. } | Op::Collect { .. } => false,
             Op::EmitOnClose { .. } | Op::TemporalFilter { .. } => false,
             Op::Upsert { .. } | Op::Materialize { .. } => false,
-            Op::AsofJoin { .. } | Op::TemporalJoin { .. } => false,
+            Op::AsofJoin { .. } | Op::TemporalJoin { .. } | Op::Changelog { .. } => false,
+            Op::Session { .. } => false,
         })
     }
 
@@ -504,7 +576,7 @@ impl JobPlan {
     /// again.
     pub fn depends_on_arrival(&self) -> bool {
         let mut nodes = self.fragments.iter().flat_map(Fragment::nodes);
-        nodes.any(|n| matches!(n.op, Op::TemporalJoin { .. }))
+        nodes.any(|n| matches!(n.op, Op::TemporalJoin { .. } | Op::Changelog { .. }))
     }
 
     /// Whether time alone changes what the job computes.

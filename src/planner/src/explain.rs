@@ -31,7 +31,7 @@ pub(crate) fn explain(catalog: &Catalog, relation: &Relation) -> Vec<String> {
     };
     for fragment in &job.fragments {
         let schema = &fragment.root.schema;
-        let to = match &fragment.output {
+        let to = list(fragment.output.each(), |output| match output {
             Output::Exchange { to, keys } if keys.is_empty() => {
                 format!("fragment {to} (one worker)")
             }
@@ -40,7 +40,8 @@ pub(crate) fn explain(catalog: &Catalog, relation: &Relation) -> Vec<String> {
             }
             Output::Broadcast { to } => format!("fragment {to}, all workers"),
             Output::Relation => "relation".into(),
-        };
+            Output::Several(_) => "several".into(),
+        });
         lines.push(format!("Fragment {} -> {to}", fragment.id));
         node(catalog, &fragment.root, 1, &mut lines);
     }
@@ -101,6 +102,10 @@ fn node(catalog: &Catalog, n: &Node, depth: usize, lines: &mut Vec<String>) {
         ),
         Op::Join { .. } => join(n),
         Op::AsofJoin { .. } | Op::TemporalJoin { .. } => timed::join(n),
+        Op::Changelog { key, table } => match key {
+            Some(key) => format!("Changelog key=[{}] table={table}", names(below, key)),
+            None => format!("Changelog table={table}"),
+        },
         Op::Aggregate {
             group,
             calls,
@@ -122,6 +127,7 @@ fn node(catalog: &Catalog, n: &Node, depth: usize, lines: &mut Vec<String>) {
             list(calls, |c| call(c, below))
         ),
         Op::TopN { .. } | Op::PartialTopN { .. } | Op::Window { .. } => ordered(&n.op, below),
+        Op::Session { .. } => ordered(&n.op, below),
         Op::Collect { .. } | Op::EmitOnClose { .. } => ordered(&n.op, below),
         Op::TemporalFilter { .. } => ordered(&n.op, below),
         Op::Upsert {

@@ -12,6 +12,7 @@
 
 mod aggregates;
 mod bind;
+mod changelog;
 mod coerce;
 mod create;
 mod defaults;
@@ -29,14 +30,16 @@ mod options;
 pub mod parse;
 mod query;
 mod refusals;
+mod sessions;
 mod signatures;
 pub mod statement;
+pub mod subscription;
 mod timed;
 mod types;
 
 use bind::{Expander, Registry, Scopes};
-use datafusion_expr::ScalarUDF;
 use datafusion_expr::planner::{ExprPlanner, RelationPlanner};
+use datafusion_expr::{LogicalPlan, ScalarUDF};
 use datafusion_optimizer::AnalyzerRule;
 use datafusion_sql::sqlparser::ast::Query;
 use std::collections::BTreeSet;
@@ -53,13 +56,26 @@ pub use limits::check as check_limits;
 pub use lower::to_expr;
 pub use optimise::{ad_hoc_rules, may_fail};
 pub use parse::{parse, parse_stored};
+pub use sessions::function as session_function;
 pub use signatures::bound;
 pub use statement::{Statement, StatementKind};
-pub use timed::{ad_hoc as timed_joins, mark as join_mark};
 pub use types::{
     BPCHAR, JSONB, NUMERIC, UUID, declared_digits, is_numeric_bytes, sql_type_name,
     sql_type_to_arrow,
 };
+
+/// The function that stands for a mark of ours in a query's text, by its name: of a join by time,
+/// of a changelog.
+pub fn mark(name: &str) -> Option<Arc<ScalarUDF>> {
+    timed::mark(name).or_else(|| changelog::mark(name))
+}
+
+/// Takes our marks out of a bound query that is only read.
+///
+/// Errors: `0A000` for what it cannot be.
+pub fn without_marks(plan: LogicalPlan) -> datafusion_common::Result<LogicalPlan> {
+    changelog::ad_hoc(timed::ad_hoc(plan)?)
+}
 
 /// A relation is named by a query: by the one that is asked, or by that of a view, whose owner is
 /// then who reads.
@@ -174,6 +190,9 @@ impl Planner {
             }
             StatementKind::CreateView(view) => self.view(id, view, statement, owner),
             StatementKind::CreateSink(sink) => self.sink(id, sink, statement, owner),
+            StatementKind::CreateSubscription(create) => {
+                self.subscription(id, create, statement, owner)
+            }
             _ => Err(Error::user(
                 SqlState::WRONG_OBJECT_TYPE,
                 "this statement creates no relation",

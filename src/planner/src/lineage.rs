@@ -3,6 +3,7 @@
 //! on as they are, and through a cast that names them.
 
 use crate::bind::Table;
+use crate::changelog::Changelog;
 use crate::timed::TimedJoin;
 use arrow_schema::{Field, FieldRef};
 use datafusion_expr::expr::ScalarFunction;
@@ -43,6 +44,9 @@ fn find(plan: &LogicalPlan, column: usize) -> Option<String> {
         },
         LogicalPlan::Join(j) => of_sides(&j.left, &j.right, column),
         LogicalPlan::Extension(e) => {
+            if let Some(changelog) = Changelog::of(e) {
+                return find(&changelog.input, column);
+            }
             let j = TimedJoin::of(e)?;
             of_sides(&j.left, &j.right, column)
         }

@@ -8,7 +8,7 @@ use crate::lower::{Builder, Stream, has_record, materialized, schema_of, to_stor
 use crate::optimise::{analyze, optimise, refuse};
 use crate::options::{flag, on_error, only_options, references};
 use crate::statement::{CreateSink, CreateView, Positions, SinkInput, Statement};
-use crate::{Planned, Planner, Read, timed};
+use crate::{Planned, Planner, Read, changelog, timed, without_marks};
 use arrow_schema::{DataType, Field, Schema};
 use datafusion_common::Result as DataFusionResult;
 use datafusion_common::tree_node::TreeNodeRecursion;
@@ -111,8 +111,8 @@ impl Planner {
         };
         let plan = bound
             .and_then(|plan| match maintained {
-                true => timed::maintained(plan),
-                false => timed::ad_hoc(plan),
+                true => timed::maintained(plan).and_then(changelog::maintained),
+                false => without_marks(plan),
             })
             .map_err(|e| to_error(e, positions))?;
         let fields = plan.schema().fields();

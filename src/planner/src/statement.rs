@@ -197,6 +197,32 @@ pub struct CreateSink {
     pub format: Option<FormatClause>,
 }
 
+/// `CREATE SUBSCRIPTION`.
+#[derive(Clone, Debug)]
+pub struct CreateSubscription {
+    /// What is created.
+    pub name: Name,
+    /// `IF NOT EXISTS`.
+    pub if_not_exists: bool,
+    /// Whose changes it keeps.
+    pub from: Name,
+    /// `WITH (...)`.
+    pub options: BTreeMap<String, String>,
+}
+
+/// Where a subscription cursor begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// With what changes from now on.
+    Now,
+    /// With the oldest change that is kept.
+    Begin,
+    /// With the changes of this time, in milliseconds since 1970, and those after.
+    Millis(i64),
+    /// With the rows that there are, and then what changes.
+    Full,
+}
+
 /// `DROP`.
 #[derive(Clone, Debug)]
 pub struct Drop {
@@ -297,6 +323,14 @@ pub enum StatementKind {
     CreateView(CreateView),
     /// `CREATE SINK`.
     CreateSink(CreateSink),
+    /// `CREATE SUBSCRIPTION`.
+    CreateSubscription(CreateSubscription),
+    /// `DECLARE cursor SUBSCRIPTION CURSOR FOR subscription`.
+    DeclareSubscription {
+        cursor: String,
+        subscription: Name,
+        since: Since,
+    },
     /// `CREATE INDEX`, as sqlparser reads it.
     CreateIndex(Box<ast::CreateIndex>),
     /// `CREATE SCHEMA`.
@@ -441,6 +475,8 @@ pub enum StatementKind {
         rows: FetchRows,
         /// MOVE: the rows are not sent.
         moves: bool,
+        /// `WITH (timeout = ..)`, in microseconds: how long a subscription cursor waits for changes.
+        timeout: Option<i64>,
     },
     /// `TRUNCATE`: a DELETE of each table's rows.
     Truncate(Vec<ast::Statement>),

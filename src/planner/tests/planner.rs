@@ -5,7 +5,7 @@
 //! statement in a file of the workspace. `UPDATE=1 cargo test -p tidemark-planner` rewrites the
 //! files.
 
-use arrow_schema::{DataType, TimeUnit};
+use arrow_schema::{DataType, SchemaRef, TimeUnit};
 use datafusion_common::{Result as DataFusionResult, ScalarValue, not_impl_err};
 use datafusion_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
@@ -166,19 +166,24 @@ fn check(relation: &Relation) {
     let mut tables = Vec::new();
     for (i, fragment) in job.fragments.iter().enumerate() {
         assert_eq!(fragment.id as usize, i);
-        match &fragment.output {
-            Output::Exchange { to, keys } => {
-                assert!(
-                    *to > fragment.id && (*to as usize) < job.fragments.len(),
-                    "fragment {i} sends to {to}"
-                );
-                assert!(
-                    keys.iter()
-                        .all(|k| *k < fragment.root.schema.fields().len())
-                );
+        for output in fragment.output.each() {
+            match output {
+                Output::Exchange { to, keys } => {
+                    assert!(
+                        *to > fragment.id && (*to as usize) < job.fragments.len(),
+                        "fragment {i} sends to {to}"
+                    );
+                    assert!(
+                        keys.iter()
+                            .all(|k| *k < fragment.root.schema.fields().len())
+                    );
+                }
+                Output::Broadcast { to } => assert!(*to > fragment.id),
+                Output::Relation => {
+                    assert_eq!((i + 1, &fragment.output), (job.fragments.len(), output))
+                }
+                Output::Several(_) => panic!("outputs within outputs"),
             }
-            Output::Broadcast { to } => assert!(*to > fragment.id),
-            Output::Relation => assert_eq!(i + 1, job.fragments.len()),
         }
         for node in fragment.nodes() {
             assert!(
@@ -189,10 +194,22 @@ fn check(relation: &Relation) {
                 Op::Receive { from } => {
                     assert!(*from < fragment.id);
                     let sender = &job.fragments[*from as usize];
-                    assert!(
-                        matches!(sender.output, Output::Exchange { to, .. } if to == fragment.id)
-                    );
-                    assert_eq!(sender.root.schema, node.schema);
+                    let sent = sender.output.each().iter();
+                    let here = sent
+                        .filter(|o| matches!(o, Output::Exchange { to, .. } if *to == fragment.id));
+                    let all = fragment.nodes();
+                    let leaves = all
+                        .iter()
+                        .filter(|n| matches!(&n.op, Op::Receive { from: other } if other == from));
+                    assert_eq!(here.count(), leaves.count());
+                    let types = |schema: &SchemaRef| -> Vec<DataType> {
+                        schema
+                            .fields()
+                            .iter()
+                            .map(|f| f.data_type().clone())
+                            .collect()
+                    };
+                    assert_eq!(types(&sender.root.schema), types(&node.schema));
                 }
                 Op::Project { exprs } => {
                     assert_eq!(exprs.len(), node.schema.fields().len());

@@ -121,6 +121,12 @@ impl Session {
                 if_not_exists: c.if_not_exists,
                 or_replace: false,
             },
+            K::CreateSubscription(c) => Target {
+                name: &c.name,
+                kind: RelationKind::Subscription,
+                if_not_exists: c.if_not_exists,
+                or_replace: false,
+            },
             K::CreateIndex(index) => return self.create_index(index, statement).await,
             _ => return Err(Error::internal("not a CREATE")),
         };
@@ -205,7 +211,10 @@ impl Session {
             && creation.rows.is_empty()
             && matches!(
                 relation.kind,
-                RelationKind::MaterializedView | RelationKind::Sink | RelationKind::Table
+                RelationKind::MaterializedView
+                    | RelationKind::Sink
+                    | RelationKind::Table
+                    | RelationKind::Subscription
             );
         if !background {
             let notices = self.notice_sender();

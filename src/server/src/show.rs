@@ -56,9 +56,8 @@ impl Session {
             S::Sinks => self.show_connectors(RelationKind::Sink, schema, pattern),
             S::Indexes => self.show_indexes(schema, pattern),
             S::Secrets => self.show_secrets(schema, pattern),
-            S::Connections | S::Functions | S::Subscriptions => {
-                text_rows(&["Name"], Vec::new(), "SHOW")
-            }
+            S::Subscriptions => self.show_relations(RelationKind::Subscription, schema, pattern),
+            S::Connections | S::Functions => text_rows(&["Name"], Vec::new(), "SHOW"),
             S::Schemas => {
                 let mut names = vec![
                     "public".to_string(),
@@ -476,7 +475,8 @@ impl Session {
             | StatementKind::CreateTable(_)
             | StatementKind::CreateMaterializedView(_)
             | StatementKind::CreateView(_)
-            | StatementKind::CreateSink(_) => {
+            | StatementKind::CreateSink(_)
+            | StatementKind::CreateSubscription(_) => {
                 let planner = self
                     .server
                     .commons

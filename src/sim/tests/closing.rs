@@ -35,7 +35,7 @@ const INPUTS: [&str; 3] = [
 ];
 
 /// Views that forget.
-const BOUNDED: [&str; 21] = [
+const BOUNDED: [&str; 23] = [
     "SELECT k, window_start, count(*), sum(v), min(v) FROM TUMBLE(a, at, INTERVAL '5 s') \
      GROUP BY k, window_start",
     "SELECT window_end, count(DISTINCT v) AS n, count(DISTINCT v) FILTER (WHERE k = 1), max(v) \
@@ -57,6 +57,9 @@ const BOUNDED: [&str; 21] = [
      FROM TUMBLE(a, at, INTERVAL '4 s') GROUP BY k, window_start) x \
      FULL JOIN (SELECT k, window_start, count(*) AS n FROM TUMBLE(b, at, INTERVAL '4 s') \
      GROUP BY k, window_start) y ON x.k = y.k AND x.window_start = y.window_start",
+    "SELECT k, window_start, window_end, count(*), sum(v) FROM SESSION(a, at, INTERVAL '2 s', k) \
+     GROUP BY k, window_start, window_end",
+    "SELECT k, v, at, window_start, window_end FROM SESSION(a, at, INTERVAL '1 s', k)",
     "SELECT a.k, a.v, b.v AS w FROM a LEFT JOIN b ON a.k = b.k AND a.at = b.at",
     "SELECT a.k, a.v, b.v AS w FROM a RIGHT JOIN b ON a.k = b.k AND a.at = b.at AND a.v <> b.v",
     "SELECT a.k, a.v, b.v AS w FROM a JOIN b ON a.k = b.k \
@@ -123,6 +126,7 @@ fn each_closing(node: &mut Node, f: &mut dyn FnMut(&mut Option<tidemark_plan::Co
     match &mut node.op {
         Op::Aggregate { closes, .. } | Op::TopN { closes, .. } => f(closes),
         Op::Window { closes, .. } | Op::Collect { closes, .. } => f(closes),
+        Op::Session { closes, .. } => f(closes),
         Op::Join {
             left_closes,
             right_closes,

@@ -31,9 +31,9 @@ pub struct Job {
     /// By fragment.
     pub actors: Vec<Actor>,
     /// Where each actor's output goes.
-    pub routes: Vec<Route>,
-    /// The edges to all workers of each actor whose output is not that of the job.
-    pub edges: Vec<Vec<Arc<Edge>>>,
+    pub routes: Vec<Vec<Route>>,
+    /// The edges to all workers of each route of each actor whose output is not that of the job.
+    pub edges: Vec<Vec<Vec<Arc<Edge>>>>,
     /// Whether it is nothing but a connector's reader.
     pub is_bare: bool,
     /// Leaves, by actor, whose live messages wait until they have caught up.
@@ -206,7 +206,7 @@ pub struct Actors {
     /// By fragment.
     pub fragments: Vec<Fragment>,
     /// By fragment.
-    pub routes: Vec<Route>,
+    pub routes: Vec<Vec<Route>>,
     /// Leaves that are not fed by fragments of the job.
     pub leaves: Vec<LeafSpec>,
     /// What people read.
@@ -320,7 +320,7 @@ pub fn build_actors(
     let routes = plan
         .fragments
         .iter()
-        .map(|f| route(f.id as usize, &f.output, &receives))
+        .map(|f| routes(f.id as usize, &f.output, &receives))
         .collect::<Result<Vec<_>>>()?;
     Ok(Actors {
         fragments,
@@ -330,29 +330,35 @@ pub fn build_actors(
     })
 }
 
-fn route(from: usize, output: &Output, receives: &[(usize, usize, usize)]) -> Result<Route> {
-    let leaf_in = |to: u32| {
-        let found = receives
+/// The routes of a fragment. Those to several leaves of one fragment are in the order of these.
+fn routes(from: usize, output: &Output, receives: &[(usize, usize, usize)]) -> Result<Vec<Route>> {
+    let mut left: Vec<_> = receives.iter().filter(|(f, ..)| *f == from).collect();
+    let mut leaf_in = |to: u32| {
+        let found = left
             .iter()
-            .find(|(f, fragment, _)| *f == from && *fragment == to as usize);
-        found.map(|(_, _, leaf)| *leaf).ok_or_else(|| {
+            .position(|(_, fragment, _)| *fragment == to as usize);
+        found.map(|at| left.remove(at).2).ok_or_else(|| {
             Error::internal(format!(
                 "fragment {to} does not receive from fragment {from}"
             ))
         })
     };
-    Ok(match output {
-        Output::Exchange { to, keys } => Route::Hash {
-            fragment: *to as usize,
-            leaf: leaf_in(*to)?,
-            keys: keys.clone(),
-        },
-        Output::Broadcast { to } => Route::Broadcast {
-            fragment: *to as usize,
-            leaf: leaf_in(*to)?,
-        },
-        Output::Relation => Route::Taps,
-    })
+    let route = |output: &Output| {
+        Ok(match output {
+            Output::Exchange { to, keys } => Route::Hash {
+                fragment: *to as usize,
+                leaf: leaf_in(*to)?,
+                keys: keys.clone(),
+            },
+            Output::Broadcast { to } => Route::Broadcast {
+                fragment: *to as usize,
+                leaf: leaf_in(*to)?,
+            },
+            Output::Relation => Route::Taps,
+            Output::Several(_) => return Err(Error::internal("outputs within outputs")),
+        })
+    };
+    output.each().iter().map(route).collect()
 }
 
 /// Constant rows of a `Values` leaf.
@@ -390,12 +396,15 @@ impl Job {
         (0..self.actors.len()).rev().find(may_go_on)
     }
 
+    /// Whether an actor's output is that of the job.
+    pub fn ends_with(&self, actor: usize) -> bool {
+        matches!(self.routes[actor][..], [Route::Taps])
+    }
+
     fn has_room(&self, actor: usize) -> bool {
-        match &self.routes[actor] {
-            Route::Taps => self.taps.iter().all(|tap| tap.edge.has_room()),
-            Route::Hash { .. } | Route::Broadcast { .. } => {
-                self.edges[actor].iter().all(|edge| edge.has_room())
-            }
+        match self.ends_with(actor) {
+            true => self.taps.iter().all(|tap| tap.edge.has_room()),
+            false => self.edges[actor].iter().flatten().all(|e| e.has_room()),
         }
     }
 

@@ -796,6 +796,9 @@ fn refuse_anew(relation: &Relation) -> Result<()> {
         format!("{kind} \"{name}\" cannot be resumed"),
     );
     Err(error
-        .with_detail("A temporal join was made when its rows came, and cannot be made again.")
-        .with_hint("Drop it and create it again: its rows are joined with what is there then."))
+        .with_detail(
+            "A temporal join and a changelog are made when their rows come, and cannot be made \
+             again.",
+        )
+        .with_hint("Drop it and create it again: it begins with what is there then."))
 }

@@ -500,6 +500,24 @@ impl Partitions {
         }
     }
 
+    /// Takes the first row of a partition out, whatever its weight.
+    pub fn pop_first(&mut self, partition: u32, left: &mut Vec<u32>) {
+        let list = &mut self.lists[partition as usize];
+        if !list.is_empty() {
+            let row = list.remove(Place::FIRST);
+            self.listed -= 1;
+            self.weights.set(row, 0);
+            self.mark_dirty(row);
+            left.push(row);
+            self.note_if_empty(partition);
+        }
+    }
+
+    /// Rows in all partitions.
+    pub fn listed(&self) -> usize {
+        self.listed
+    }
+
     /// Takes all rows of a partition out.
     pub fn empty(&mut self, partition: u32, left: &mut Vec<u32>) {
         while !self.list(partition).is_empty() {

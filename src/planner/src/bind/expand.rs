@@ -6,6 +6,7 @@
 //!   `window_end`;
 //! * `HOP(rel, time, slide, size [, offset])` becomes a cross join with one constant row per window
 //!   that a moment lies in;
+//! * `SESSION(rel, time, gap [, key ...])` becomes two window functions (`sessions`);
 //! * `mod(a, b)` becomes `a % b`;
 //! * `= ANY` becomes `IN`, other comparisons with ANY and ALL of arrays become calls
 //!   (`quantified`); comparisons of rows become comparisons of their parts (`rows`);
@@ -39,6 +40,7 @@ use crate::interval::interval_micros;
 use crate::limits::{MULTIPLIED_MAX, QUERY_DEPTH_MAX, too_deep, too_large};
 use crate::names::{fold, name_of};
 use crate::parse::{DIALECT, parse_query};
+use crate::sessions;
 use crate::statement::Positions;
 use datafusion_sql::sqlparser::ast::{
     self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, TableFactor,
@@ -299,15 +301,12 @@ impl<'a> Expander<'a> {
         let windows = match name.as_str() {
             "tumble" => 1,
             "hop" => 2,
-            "session" => {
-                return Err(fail(
-                    Error::unsupported("SESSION windows are not supported")
-                        .with_hint("TUMBLE and HOP windows are supported."),
-                ));
-            }
+            "session" => 1,
             _ => return Ok(None),
         };
+        let is_session = name == "session";
         let usage = match windows {
+            1 if is_session => "SESSION(relation, time_column, INTERVAL 'gap' [, key_column, ...])",
             1 => "TUMBLE(relation, time_column, INTERVAL 'size' [, INTERVAL 'offset'])",
             _ => {
                 "HOP(relation, time_column, INTERVAL 'slide', INTERVAL 'size' [, INTERVAL \
@@ -334,7 +333,10 @@ impl<'a> Expander<'a> {
             })
             .collect();
         let exprs = exprs
-            .filter(|e| (2 + windows..=3 + windows).contains(&e.len()))
+            .filter(|e| {
+                let most = if is_session { usize::MAX } else { 3 + windows };
+                (2 + windows..=most).contains(&e.len())
+            })
             .ok_or_else(wrong)?;
         let relation = match exprs[0] {
             Expr::Identifier(i) => i.to_string(),
@@ -359,16 +361,21 @@ impl<'a> Expander<'a> {
             }
             _ => "tumbled".into(),
         };
-        let column = match exprs[1] {
-            Expr::Identifier(i) => format!("{qualifier}.{i}"),
-            Expr::CompoundIdentifier(parts) => format!(
+        let column_of = |expr: &Expr| match expr {
+            Expr::Identifier(i) => Ok(format!("{qualifier}.{i}")),
+            Expr::CompoundIdentifier(parts) => Ok(format!(
                 "{qualifier}.{}",
                 parts.last().map(Ident::to_string).unwrap_or_default()
-            ),
-            _ => return Err(wrong()),
+            )),
+            _ => Err(wrong()),
+        };
+        let column = column_of(exprs[1])?;
+        let (lengths_of, keys) = match is_session {
+            true => exprs.split_at(3),
+            false => (&exprs[..], &[][..]),
         };
         let mut lengths = Vec::new();
-        for e in &exprs[2..] {
+        for e in &lengths_of[2..] {
             let Expr::Interval(interval) = e else {
                 return Err(wrong());
             };
@@ -378,10 +385,16 @@ impl<'a> Expander<'a> {
         if lengths[..windows].iter().any(|l| *l <= 0) {
             return Err(fail(Error::user(
                 SqlState::INVALID_PARAMETER,
-                "the size and slide of a window must be positive",
+                match is_session {
+                    true => "the gap of a session must be positive",
+                    false => "the size and slide of a window must be positive",
+                },
             )));
         }
+        let keys = keys.iter().map(|key| column_of(key));
+        let keys: Vec<String> = keys.collect::<Result<_>>()?;
         let text = match windows {
+            1 if is_session => session(&relation, &qualifier, &column, lengths[0], &keys),
             1 => tumble(&relation, &qualifier, &column, lengths[0], offset),
             _ => hop(
                 &relation, &qualifier, &column, lengths[0], lengths[1], offset,
@@ -418,6 +431,16 @@ fn tumble(relation: &str, qualifier: &str, column: &str, size: i64, offset: i64)
         "(SELECT {qualifier}.*, {start} AS window_start, add_micros({start}, {size}) AS window_end \
          FROM {relation})"
     )
+}
+
+fn session(relation: &str, qualifier: &str, column: &str, gap: i64, keys: &[String]) -> String {
+    let partition = match keys {
+        [] => String::new(),
+        keys => format!("PARTITION BY {} ", keys.join(", ")),
+    };
+    let bound = |name| format!("\"{name}\"({column}, {gap}) OVER ({partition}ORDER BY {column})");
+    let (start, end) = (bound(sessions::START), bound(sessions::END));
+    format!("(SELECT {qualifier}.*, {start} AS window_start, {end} AS window_end FROM {relation})")
 }
 
 fn hop(

@@ -33,7 +33,6 @@ use crate::coerce::Calls;
 use crate::error::external;
 use crate::names::{name_of, similar};
 use crate::signatures::bound;
-use crate::timed::mark as join_mark;
 use crate::types::Types;
 use arrow_schema::{DataType, SchemaRef};
 use datafusion_common::config::ConfigOptions;
@@ -253,7 +252,7 @@ impl ContextProvider for Provider<'_> {
         // Whoever asks for the function of a plan that nobody waits for is not told why.
         let wanted = check_interrupt().is_ok();
         let known = self.registry.scalar.get(name).cloned();
-        known.or_else(|| join_mark(name)).filter(|_| wanted)
+        known.or_else(|| crate::mark(name)).filter(|_| wanted)
     }
     fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
         None
@@ -262,7 +261,11 @@ impl ContextProvider for Provider<'_> {
         self.registry.aggregate.get(name).cloned()
     }
     fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
-        self.registry.window.get(name).cloned()
+        self.registry
+            .window
+            .get(name)
+            .cloned()
+            .or_else(|| crate::sessions::function(name))
     }
     fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
         None

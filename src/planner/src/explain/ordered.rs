@@ -52,6 +52,18 @@ pub(super) fn ordered(op: &Op, below: &Schema) -> String {
             list(calls, |c| call(c, below)),
             closing(below, closes)
         ),
+        Op::Session {
+            partition,
+            time,
+            gap,
+            table,
+            closes,
+        } => format!(
+            "Session partition=[{}] time={} gap={gap} us table={table}{}",
+            names(below, partition),
+            below.field(*time).name(),
+            closing(below, closes)
+        ),
         Op::Collect {
             group,
             calls,

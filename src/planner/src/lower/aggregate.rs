@@ -7,6 +7,7 @@ use crate::lower::columns::Columns;
 use crate::lower::dependent::dependents;
 use crate::lower::exprs::remap;
 use crate::lower::join::row_count;
+use crate::lower::panes::{self, FirstPhase};
 use crate::lower::top_n::sort_keys;
 use crate::lower::{Builder, Stream, narrowest, schema_of, to_expr};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -132,7 +133,10 @@ impl Builder {
         let group: Vec<usize> = (0..width).collect();
         let moves = !input.partitions.contains(&group);
         let (input, calls, counts) = if moves && two_phase(&input, &calls) {
-            partial(input, width, calls, &schema)
+            match panes::first_phase(&input, width, &calls, &schema) {
+                Some(first) => first,
+                None => partial(input, width, calls, &schema),
+            }
         } else {
             (input, calls, Vec::new())
         };
@@ -261,14 +265,13 @@ fn two_phase(input: &Stream, calls: &[AggregateCall]) -> bool {
         && calls.iter().all(|call| !call.distinct && combines(call))
 }
 
-/// The first phase, the calls of the second over its output, and which columns of the second are
-/// counts.
-fn partial(
+/// The first phase of an aggregation by the first `width` columns.
+pub(super) fn partial(
     input: Stream,
     width: usize,
     calls: Vec<AggregateCall>,
     schema: &SchemaRef,
-) -> (Stream, Vec<AggregateCall>, Vec<usize>) {
+) -> FirstPhase {
     let group: Vec<usize> = (0..width).collect();
     let last = |(i, call): (usize, &AggregateCall)| {
         let function = if call.function == AggregateFunction::Count {

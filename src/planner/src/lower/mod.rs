@@ -5,15 +5,20 @@
 //! never be skipped, because every arm is explicit.
 
 mod aggregate;
+mod changelog;
 mod collect;
 mod columns;
 mod dependent;
 mod emit_on_close;
+mod endless;
 mod expr;
 mod exprs;
 mod join;
 mod materialize;
+mod panes;
 mod prune;
+mod session;
+mod share;
 mod stream;
 pub(crate) mod temporal;
 mod timed;
@@ -23,6 +28,7 @@ mod watermarks;
 mod window;
 
 use crate::bind::Table;
+use crate::changelog::Changelog;
 use crate::timed::TimedJoin;
 use arrow_schema::SchemaRef;
 use datafusion_expr::logical_plan::{Distinct, Filter, TableScan};
@@ -111,12 +117,16 @@ impl Builder {
             }
             LogicalPlan::Sort(_) => Err(Error::internal("a limit was put into an ORDER BY")),
             LogicalPlan::Limit(limit) => self.limit(limit),
+            LogicalPlan::Window(window) if Builder::is_session(window) => self.session(window),
             LogicalPlan::Window(window) => self.window(window),
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
-            LogicalPlan::Extension(extension) => match TimedJoin::of(extension) {
-                Some(join) => self.timed(join),
-                None => Err(Error::internal("a node of a plan is not known")),
-            },
+            LogicalPlan::Extension(extension) => {
+                match (TimedJoin::of(extension), Changelog::of(extension)) {
+                    (Some(join), _) => self.timed(join),
+                    (_, Some(changelog)) => self.changelog(changelog),
+                    _ => Err(Error::internal("a node of a plan is not known")),
+                }
+            }
             LogicalPlan::RecursiveQuery(_) => {
                 Err(Error::unsupported("WITH RECURSIVE is not supported"))
             }

@@ -157,10 +157,11 @@ impl Pruner<'_> {
             Op::Aggregate { .. } | Op::PartialAggregate { .. } => self.aggregate(node),
             Op::TopN { .. } | Op::PartialTopN { .. } => self.top_n(node, &needed),
             Op::Window { .. } => self.window(node, &needed),
+            Op::Session { .. } => self.session(node, &needed),
             Op::Collect { .. } => self.collect(node),
             Op::EmitOnClose { .. } | Op::TemporalFilter { .. } => self.waiting(node, &needed),
             Op::SourceRead { .. } | Op::TableRead => whole(node),
-            Op::Upsert { .. } | Op::Materialize { .. } | Op::Sink { .. } => {
+            Op::Upsert { .. } | Op::Materialize { .. } | Op::Sink { .. } | Op::Changelog { .. } => {
                 let below = input(&mut node);
                 let all = (0..below.schema.fields().len()).collect();
                 node.inputs[0] = self.exactly(below, &all);
@@ -360,6 +361,28 @@ impl Pruner<'_> {
         let appended = wanted.iter().map(|c| node.schema.field(width + c).clone());
         let appended = appended.collect();
         (appended_to(node, below, &places, appended), places)
+    }
+
+    fn session(&mut self, mut node: Node, needed: &BTreeSet<usize>) -> (Node, Places) {
+        let below = node.inputs.remove(0);
+        let width = below.schema.fields().len();
+        let Op::Session {
+            partition, time, ..
+        } = &mut node.op
+        else {
+            unreachable!("called for sessions")
+        };
+        let keys = partition.iter().copied().chain([*time]);
+        let reads = needed.iter().copied().filter(|c| *c < width).chain(keys);
+        let (below, mut places) = self.prune(below, &reads.collect());
+        for column in partition.iter_mut().chain([time]) {
+            *column = places[*column].unwrap_or(*column);
+        }
+        let before = below.schema.fields().len();
+        places.extend([Some(before), Some(before + 1)]);
+        let bounds = (width..width + 2).map(|c| node.schema.field(c).clone());
+        let bounds = bounds.collect();
+        (appended_to(node, below, &places, bounds), places)
     }
 
     fn waiting(&mut self, mut node: Node, needed: &BTreeSet<usize>) -> (Node, Places) {

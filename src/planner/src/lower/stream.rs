@@ -5,8 +5,10 @@
 //! that owns the vnode of these columns. An exchange to the same columns in the same order would
 //! move nothing and is left out. A stream may satisfy several (both sides of an equi-join's keys).
 
+use crate::lower::endless::{Sources, kept_for_ever};
 use crate::lower::exprs::{count_columns, is_trivial, remap, size, substitute};
 use crate::lower::prune::prune_fragments;
+use crate::lower::share::share;
 use crate::lower::watermarks::{Tapped, follow, of_relation};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::DFSchema;
@@ -15,6 +17,7 @@ use tidemark_common::{Error, RelationId, Result};
 pub(crate) use tidemark_plan::narrowest;
 use tidemark_plan::{
     BinaryOp, Expr, Fragment, JobPlan, Literal, Node, Op, Output, Properties, Relation,
+    RelationKind,
 };
 
 /// A changelog under construction.
@@ -324,6 +327,8 @@ pub(crate) struct Builder {
     tables: u32,
     /// Watermarks of the relations that it reads.
     pub(super) tapped: Tapped,
+    /// The sources among them.
+    sources: Sources,
     /// What the person should know.
     pub(crate) notices: Vec<String>,
 }
@@ -335,6 +340,7 @@ impl Builder {
             fragments: Vec::new(),
             tables: 0,
             tapped: Tapped::new(),
+            sources: Sources::new(),
             notices: Vec::new(),
         }
     }
@@ -348,6 +354,9 @@ impl Builder {
     /// A relation is read: its watermarks matter.
     pub(super) fn tap(&mut self, relation: &Relation) {
         self.tapped.insert(relation.id, of_relation(relation));
+        if relation.kind == RelationKind::Source {
+            self.sources.insert(relation.id, relation.name.clone());
+        }
     }
 
     pub(crate) fn notice(&mut self, text: impl Into<String>) {
@@ -415,7 +424,14 @@ impl Builder {
         self.cut(stream.node, Output::Relation);
         prune_fragments(&mut self.fragments);
         let watermarks = follow(self.relation, &mut self.fragments, &self.tapped);
-        if self.fragments.iter().any(is_keyed_by_records) {
+        for source in kept_for_ever(&self.fragments, &self.sources) {
+            self.notice(format!(
+                "all rows of source \"{source}\" are kept, for nothing tells when one is over: see \
+                 WATERMARK FOR and temporal joins in the manual"
+            ));
+        }
+        let fragments = share(std::mem::take(&mut self.fragments));
+        if fragments.iter().any(is_keyed_by_records) {
             return Err(Error::unsupported(
                 "a query that is grouped, united or made distinct by whole rows is not maintained",
             )
@@ -423,7 +439,7 @@ impl Builder {
         }
         let job = JobPlan {
             relation: self.relation,
-            fragments: self.fragments,
+            fragments,
             tables: self.tables,
             watermarks,
         };
@@ -433,11 +449,11 @@ impl Builder {
 
 /// Whether rows leave a fragment by a key that contains a row, which has no place among vnodes.
 fn is_keyed_by_records(fragment: &Fragment) -> bool {
-    let Output::Exchange { keys, .. } = &fragment.output else {
-        return false;
-    };
     let fields = fragment.root.schema.fields();
-    keys.iter().any(|k| has_record(fields[*k].data_type()))
+    fragment.output.each().iter().any(|output| match output {
+        Output::Exchange { keys, .. } => keys.iter().any(|k| has_record(fields[*k].data_type())),
+        _ => false,
+    })
 }
 
 /// Whether a type is that of rows, or of lists of them.

@@ -194,6 +194,19 @@ impl Way<'_> {
                     partition.iter().copied().chain(first.map(|k| k.column)),
                 )
             }
+            // A row makes a session longer whatever the times of its other rows; one that has
+            // ended stays.
+            Op::Session {
+                partition,
+                time,
+                closes,
+                ..
+            } => {
+                *closes = first_of(&[*time], input);
+                let mut known = only(input, partition.iter().copied());
+                known.extend([Known::Nothing, input[*time].clone()]);
+                known
+            }
             Op::EmitOnClose { closes, .. } => only(input, closes.iter().map(|c| c.column)),
             Op::Join { .. } => joined(node, inputs),
             Op::AsofJoin { .. } | Op::TemporalJoin { .. } => timed(&node.op, inputs),
@@ -202,6 +215,13 @@ impl Way<'_> {
             Op::Upsert { .. } => Vec::new(),
             // Rows come and go with the clock, whatever their time.
             Op::TemporalFilter { .. } => Vec::new(),
+            // A row that goes is told of again, whatever its time.
+            Op::Changelog { .. } if !node.inputs[0].properties.append_only => Vec::new(),
+            Op::Changelog { .. } => {
+                let mut known = input.to_vec();
+                known.resize(node.schema.fields().len(), Known::Nothing);
+                known
+            }
         }
     }
 

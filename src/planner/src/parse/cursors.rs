@@ -1,9 +1,12 @@
-//! `FETCH` and `MOVE`: sqlparser wants FROM or IN before the cursor's name, and has no MOVE.
+//! `FETCH` and `MOVE`: sqlparser wants FROM or IN before the cursor's name, and has no MOVE. And
+//! cursors of subscriptions.
 
 use super::{Front, is_word};
-use crate::statement::{FetchRows, StatementKind};
+use crate::options::only_options;
+use crate::statement::{FetchRows, Since, StatementKind};
 use datafusion_sql::sqlparser::tokenizer::Token;
-use tidemark_common::Result;
+use tidemark_common::{Error, Result, SqlState};
+use tidemark_values::moment::{IntervalFields, read_interval};
 
 impl Front<'_> {
     /// What follows the statement's first word.
@@ -17,11 +20,75 @@ impl Front<'_> {
         };
         let _ = self.word("from") || self.word("in");
         let cursor = self.identifier()?;
+        let timeout = match !moves && self.word("with") {
+            true => Some(self.timeout()?),
+            false => None,
+        };
         Ok(StatementKind::Fetch {
             cursor,
             rows,
             moves,
+            timeout,
         })
+    }
+
+    /// `(timeout = '1s')`, in microseconds.
+    fn timeout(&mut self) -> Result<i64> {
+        let position = self.position();
+        let options = self.options()?;
+        only_options(&options, &["timeout"])?;
+        let wrong = || {
+            let message = "FETCH .. WITH takes a timeout, such as timeout = '1s'";
+            Error::user(SqlState::INVALID_PARAMETER, message).at(position)
+        };
+        let text = options.get("timeout").ok_or_else(wrong)?;
+        let span = read_interval(text, IntervalFields::All, 6)?;
+        match span.months == 0 && span.days == 0 && span.micros >= 0 {
+            true => Ok(span.micros),
+            false => Err(wrong()),
+        }
+    }
+
+    /// `DECLARE name SUBSCRIPTION CURSOR FOR subscription [SINCE moment | FULL]`, if it is that.
+    pub(super) fn declare_subscription(&mut self) -> Result<Option<StatementKind>> {
+        let is = |n: usize, word: &str| is_word(&self.parser.peek_nth_token_ref(n).token, word);
+        if !is(0, "declare") || !is(2, "subscription") || !is(3, "cursor") {
+            return Ok(None);
+        }
+        self.word("declare");
+        let cursor = self.identifier()?;
+        self.words(&["subscription", "cursor"]);
+        self.expect_word("for")?;
+        let subscription = self.name()?;
+        let since = match () {
+            () if self.word("full") => Since::Full,
+            () if self.word("since") => self.since()?,
+            () => Since::Now,
+        };
+        Ok(Some(StatementKind::DeclareSubscription {
+            cursor,
+            subscription,
+            since,
+        }))
+    }
+
+    fn since(&mut self) -> Result<Since> {
+        if let Token::Number(digits, _) = &self.peek().token
+            && let Ok(millis) = digits.parse()
+        {
+            self.parser.advance_token();
+            return Ok(Since::Millis(millis));
+        }
+        let since = match () {
+            () if self.word("now") || self.word("proctime") => Since::Now,
+            () if self.word("begin") => Since::Begin,
+            () => {
+                return Err(self.unexpected("now(), begin() or milliseconds since 1970"));
+            }
+        };
+        self.expect(&Token::LParen)?;
+        self.expect(&Token::RParen)?;
+        Ok(since)
     }
 
     fn direction(&mut self) -> Result<FetchRows> {

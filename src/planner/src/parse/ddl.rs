@@ -34,6 +34,7 @@ impl Front<'_> {
             () if at(0, "materialized") && at(1, "view") => (2, "materialized view"),
             () if at(0, "view") => (1, "view"),
             () if at(0, "sink") => (1, "sink"),
+            () if at(0, "subscription") => (1, "subscription"),
             () if at(0, "schema") => (1, "schema"),
             () => return Ok(None),
         };
@@ -80,6 +81,9 @@ impl Front<'_> {
                 StatementKind::CreateMaterializedView(self.view(name, if_not_exists, or_replace)?)
             }
             "view" => StatementKind::CreateView(self.view(name, if_not_exists, or_replace)?),
+            "subscription" => {
+                StatementKind::CreateSubscription(self.subscription(name, if_not_exists)?)
+            }
             _ => StatementKind::CreateSink(self.sink(name, if_not_exists)?),
         }))
     }
@@ -512,6 +516,21 @@ impl Front<'_> {
             query,
             query_text,
             emit_on_window_close,
+        })
+    }
+
+    fn subscription(&mut self, name: Name, if_not_exists: bool) -> Result<CreateSubscription> {
+        self.expect_word("from")?;
+        let from = self.name()?;
+        let options = match self.word("with") {
+            true => self.options()?,
+            false => BTreeMap::new(),
+        };
+        Ok(CreateSubscription {
+            name,
+            if_not_exists,
+            from,
+            options,
         })
     }
 

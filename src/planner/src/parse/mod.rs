@@ -3,6 +3,7 @@
 //! for the streaming DDL and the utility statements; what it does not know goes to sqlparser.
 //! Tokens keep their place in the whole text, so every error has a position.
 
+mod changelog;
 mod copy;
 mod cursors;
 mod ddl;
@@ -12,9 +13,11 @@ mod operators;
 mod refused;
 mod roles;
 mod secrets;
+mod sessions;
 mod special;
 mod strict;
 mod timed;
+mod tokens;
 mod utility;
 mod whole_tables;
 mod written;
@@ -70,9 +73,12 @@ fn statements(sql: &str, strict: bool) -> Result<Vec<Statement>> {
             .unwrap_or(first);
         let text = secrets::shown(&source, tokens, first.span.start, last.span.end);
         let count = tokens.len();
-        let tokens = rewrite_table_functions(&without_only(tokens));
+        let mut tokens = without_only(tokens).into_owned();
+        sessions::partitions(&mut tokens);
+        let tokens = rewrite_table_functions(&tokens);
         let mut tokens = without_exclusion(tokens, &positions)?;
         quoted_offsets(&mut tokens);
+        let tokens = changelog::queries(tokens);
         let mut tokens = timed::joins(tokens, &positions)?;
         whole_tables::table_queries(&mut tokens);
         let mut front = Front::new(tokens, source.clone(), positions.clone(), strict);

@@ -47,7 +47,6 @@ const OBJECTS: &[(&str, &str)] = &[
     ("server", "CREATE SOURCE reads data from elsewhere."),
     ("statistics", ""),
     ("unlogged table", ""),
-    ("subscription", "CREATE SINK sends a relation's changes."),
     ("system", ""),
     ("tablespace", ""),
     ("text search", ""),

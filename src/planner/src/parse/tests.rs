@@ -422,6 +422,7 @@ fn cursors_are_fetched_from_as_in_postgresql() {
                 cursor,
                 rows,
                 moves: read,
+                ..
             } = one(&sql)
             else {
                 panic!("{sql}");

@@ -15,10 +15,10 @@
 //! stand otherwise than here, the statement is refused: nothing of them is ever left out.
 
 use super::is_word;
+use super::tokens::{keyword, quoted};
 use crate::statement::Positions;
 use crate::timed::{ASOF, TEMPORAL};
-use datafusion_sql::sqlparser::ast::Ident;
-use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
+use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use std::collections::BTreeMap;
 use tidemark_common::{Error, Result, SqlState};
 
@@ -307,22 +307,6 @@ impl Joins<'_> {
         self.mark(constraint, TEMPORAL);
         Ok(())
     }
-}
-
-fn quoted(text: &str) -> Token {
-    let ident = Ident::with_quote('"', text);
-    Token::make_word(&ident.value, ident.quote_style)
-}
-
-fn keyword(text: &str) -> Token {
-    Token::Word(match Token::make_keyword(text) {
-        Token::Word(word) => word,
-        _ => Word {
-            value: text.into(),
-            quote_style: None,
-            keyword: datafusion_sql::sqlparser::keywords::Keyword::NoKeyword,
-        },
-    })
 }
 
 /// `"mark"() AND`.

@@ -9,13 +9,14 @@ use tidemark_plan::RelationKind;
 use tidemark_values::moment::{IntervalFields, interval_text_of, read_interval};
 
 /// The words that name a kind of relation.
-const KINDS: [(&[&str], RelationKind); 6] = [
+const KINDS: [(&[&str], RelationKind); 7] = [
     (&["materialized", "view"], RelationKind::MaterializedView),
     (&["source"], RelationKind::Source),
     (&["table"], RelationKind::Table),
     (&["view"], RelationKind::View),
     (&["sink"], RelationKind::Sink),
     (&["index"], RelationKind::Index),
+    (&["subscription"], RelationKind::Subscription),
 ];
 
 /// The plural words of SHOW.
@@ -83,6 +84,7 @@ impl Front<'_> {
                 StatementKind::Refresh(name)
             }
             () if self.word("truncate") => self.truncate()?,
+            () if self.at_word("declare") => return self.declare_subscription(),
             () if self.word("fetch") => self.fetch(false)?,
             () if self.word("move") => self.fetch(true)?,
             () if self.word("cancel") => self.cancel()?,

@@ -14,7 +14,9 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::sqlparser::ast;
 use std::sync::Arc;
-use tidemark_common::{Error, Result, SqlState};
+use tidemark_common::{Epoch, Error, Result, SqlState};
+use tidemark_node::engine::Pin;
+use tidemark_plan::Catalog;
 use tidemark_planner::SessionZone;
 
 impl Asker {
@@ -25,11 +27,20 @@ impl Asker {
         let catalog = self.catalog();
         let reads = reads::relations_in(&catalog, &self.settings.search_path(), node);
         let pin = self.read_pin(&reads).await?;
+        let written = self.transaction.written();
         Ok(Snapshot {
+            written,
+            ..self.snapshot_at(catalog, pin)
+        })
+    }
+
+    /// What is seen of an epoch, without what an open block has written.
+    fn snapshot_at(&mut self, catalog: Arc<Catalog>, pin: Arc<Pin>) -> Snapshot {
+        Snapshot {
             commons: self.commons.clone(),
             catalog,
             pin,
-            written: self.transaction.written(),
+            written: None,
             search_path: self.settings.search_path(),
             user: self.user().into(),
             overrides: Vec::new(),
@@ -40,7 +51,22 @@ impl Asker {
             effects: self.effects(),
             readable: Arc::default(),
             told: Arc::default(),
-        })
+        }
+    }
+
+    /// Runs a query over the newest rows that were committed, also in a block, and answers at which
+    /// epoch: one that is at least this.
+    pub async fn select_newest(
+        &mut self,
+        sql: &ast::Statement,
+        at_least: Epoch,
+    ) -> Result<(Epoch, Rows)> {
+        let catalog = self.catalog();
+        let reads = reads::relations_in(&catalog, &self.settings.search_path(), sql);
+        let at_least = at_least.max(self.written_for(&reads));
+        let pin = Arc::new(self.commons.engine.pin_when(&reads, at_least).await?);
+        let (epoch, snapshot) = (pin.epoch(), self.snapshot_at(catalog, pin));
+        Ok((epoch, self.select_at(snapshot, sql).await?))
     }
 
     /// Starts a physical plan and streams its rows, which a statement takes.

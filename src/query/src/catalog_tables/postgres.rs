@@ -473,7 +473,7 @@ fn kind_letter(kind: RelationKind) -> Option<&'static str> {
     Some(match kind {
         RelationKind::Table => "r",
         RelationKind::View => "v",
-        RelationKind::MaterializedView => "m",
+        RelationKind::MaterializedView | RelationKind::Subscription => "m",
         RelationKind::Index => "i",
         RelationKind::Source => "f",
         RelationKind::Sink => return None,

@@ -237,7 +237,7 @@ pub fn plan(
     };
     SqlToRel::new_with_options(&provider, parser_options())
         .sql_statement_to_plan(statement)
-        .and_then(tidemark_planner::timed_joins)
+        .and_then(tidemark_planner::without_marks)
         .map_err(from_planning)
 }
 

@@ -147,7 +147,7 @@ impl Provider<'_> {
         };
         let plan = SqlToRel::new_with_options(&inner, super::parser_options())
             .sql_statement_to_plan(query)?;
-        let plan = tidemark_planner::timed_joins(plan)?;
+        let plan = tidemark_planner::without_marks(plan)?;
         let columns = plan.schema().columns();
         let renamed: Vec<Expr> = columns
             .into_iter()
@@ -236,7 +236,7 @@ impl ContextProvider for Provider<'_> {
         super::functions::of_snapshot(self.snapshot, name).or_else(|| {
             let function = self.state.scalar_functions().get(name);
             let bound = function.map(|function| tidemark_planner::bound(name, function));
-            bound.or_else(|| tidemark_planner::join_mark(name))
+            bound.or_else(|| tidemark_planner::mark(name))
         })
     }
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
@@ -246,7 +246,8 @@ impl ContextProvider for Provider<'_> {
         self.state.aggregate_functions().get(name).cloned()
     }
     fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
-        self.state.window_functions().get(name).cloned()
+        let known = self.state.window_functions().get(name).cloned();
+        known.or_else(|| tidemark_planner::session_function(name))
     }
     fn get_variable_type(&self, _: &[String]) -> Option<DataType> {
         None

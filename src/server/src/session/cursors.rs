@@ -2,6 +2,7 @@
 //! send when they pool connections: `DISCARD`, `SAVEPOINT`, `LISTEN`, and `KILL`.
 
 use super::Session;
+use super::subscriptions::SubscriptionCursor;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::{Stream, StreamExt};
@@ -59,9 +60,16 @@ impl Remaining {
 #[derive(Default)]
 pub struct Cursors {
     open: HashMap<String, Cursor>,
+    /// Those of subscriptions.
+    pub(super) subscriptions: HashMap<String, SubscriptionCursor>,
 }
 
 impl Cursors {
+    /// Whether there is one with this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.open.contains_key(name) || self.subscriptions.contains_key(name)
+    }
+
     /// Cursors without HOLD end with their transaction, and all of one that is undone.
     pub fn end_transaction(&mut self, undone: bool) {
         self.open.retain(|_, c| c.outlives || c.hold && !undone);
@@ -88,11 +96,16 @@ impl Session {
             S::Declare { stmts } => self.declare(stmts, statement).await,
             S::Close { cursor } => {
                 match cursor {
-                    ast::CloseCursor::All => self.cursors.open.clear(),
+                    ast::CloseCursor::All => {
+                        self.cursors.open.clear();
+                        self.cursors.subscriptions.clear();
+                    }
                     ast::CloseCursor::Specific { name } => {
                         let name = folded(name);
-                        let closed = self.cursors.open.remove(&name);
-                        closed.ok_or_else(|| no_cursor(&name))?;
+                        let closed = self.cursors.open.remove(&name).is_some();
+                        if !closed && self.cursors.subscriptions.remove(&name).is_none() {
+                            return Err(no_cursor(&name));
+                        }
                     }
                 }
                 done("CLOSE CURSOR")
@@ -208,7 +221,7 @@ impl Session {
             let Some(name) = declaration.names.first().map(folded) else {
                 continue;
             };
-            if self.cursors.open.contains_key(&name) {
+            if self.cursors.has(&name) {
                 return Err(Error::user(
                     SqlState("42P03"),
                     format!("cursor \"{name}\" already exists"),
@@ -293,7 +306,7 @@ pub(super) fn folded(ident: &ast::Ident) -> String {
     }
 }
 
-fn no_cursor(name: &str) -> Error {
+pub(super) fn no_cursor(name: &str) -> Error {
     Error::user(
         SqlState("34000"),
         format!("cursor \"{name}\" does not exist"),
@@ -303,6 +316,8 @@ fn no_cursor(name: &str) -> Error {
 impl Session {
     /// The columns of an open cursor.
     pub(crate) fn cursor_schema(&self, name: &str) -> Option<SchemaRef> {
-        self.cursors.open.get(name).map(|c| c.schema.clone())
+        let open = self.cursors.open.get(name).map(|c| &c.schema);
+        let subscription = || self.cursors.subscriptions.get(name).map(|c| &c.schema);
+        open.or_else(subscription).cloned()
     }
 }

@@ -12,6 +12,7 @@ mod audit;
 pub mod cursors;
 mod describe;
 mod prepare;
+mod subscriptions;
 mod truncate;
 
 use crate::Server;
@@ -378,6 +379,7 @@ impl Session {
             | K::CreateMaterializedView(_)
             | K::CreateView(_)
             | K::CreateSink(_)
+            | K::CreateSubscription(_)
             | K::CreateIndex(_) => self.create(statement).await,
             K::CreateTableAs {
                 name,
@@ -461,12 +463,30 @@ impl Session {
             K::Commit => self.commit().await,
             K::Rollback => self.rollback(),
             K::Copy(copy) => self.asker.copy(copy, statement).await,
-            K::Subscribe { .. } => Err(Error::unsupported("SUBSCRIBE is not supported yet")
-                .with_hint("Create a sink to follow a relation's changes.")),
+            K::Subscribe { .. } => Err(Error::unsupported("SUBSCRIBE is not supported").with_hint(
+                "CREATE SUBSCRIPTION keeps a relation's changes, and a cursor gives them.",
+            )),
+            K::DeclareSubscription {
+                cursor,
+                subscription,
+                since,
+            } => {
+                self.declare_subscription(cursor, subscription, *since)
+                    .await
+            }
             K::Fetch {
                 cursor,
                 rows,
                 moves: false,
+                timeout,
+            } if self.cursors.subscriptions.contains_key(cursor) => {
+                self.fetch_changes(cursor, *rows, *timeout).await
+            }
+            K::Fetch {
+                cursor,
+                rows,
+                moves: false,
+                ..
             } => self.fetch(cursor, *rows),
             K::Fetch { cursor, rows, .. } => self.pass(cursor, *rows).await,
             K::Truncate(deletes) => self.truncate(deletes, statement).await,
@@ -549,6 +569,7 @@ fn changes_catalog(kind: &StatementKind) -> bool {
             | K::CreateMaterializedView(_)
             | K::CreateView(_)
             | K::CreateSink(_)
+            | K::CreateSubscription(_)
             | K::CreateIndex(_)
             | K::CreateSchema { .. }
             | K::DropSchema { .. }

@@ -26,7 +26,7 @@ use crate::blame::Recovery;
 use crate::catch::catch;
 use crate::edge::Load;
 use crate::errors::KeptErrors;
-use crate::exchange::{Delivery, Inbound, Message, Peer, Route, Router};
+use crate::exchange::{Delivery, Inbound, Message, Peer, Router};
 use crate::figures::Figures;
 use crate::job::{Input, InputKind, Job, TapState};
 use crate::pressure::Pressure;
@@ -681,7 +681,7 @@ impl Worker {
         let Some(job) = self.jobs.get_mut(&id) else {
             return 1;
         };
-        let is_last = matches!(job.routes[actor], Route::Taps);
+        let is_last = job.ends_with(actor);
         let produced = if is_last { job.produced() } else { Vec::new() };
         let working = &mut job.actors[actor];
         let epoch = working.closed.map(Epoch::next).or(job.joined);
@@ -701,7 +701,7 @@ impl Worker {
         let mut output = ActorOutput {
             id,
             relation: &job.relation,
-            route: &job.routes[actor],
+            routes: &job.routes[actor],
             edges: &job.edges[actor],
             taps: &job.taps,
             produced,

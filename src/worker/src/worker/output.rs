@@ -17,8 +17,9 @@ use tidemark_state::errors::ErrorRow;
 pub(super) struct ActorOutput<'a> {
     pub(super) id: RelationId,
     pub(super) relation: &'a Arc<Relation>,
-    pub(super) route: &'a Route,
-    pub(super) edges: &'a [Arc<Edge>],
+    pub(super) routes: &'a [Route],
+    /// By route.
+    pub(super) edges: &'a [Vec<Arc<Edge>>],
     pub(super) taps: &'a [TapTarget],
     pub(super) produced: Vec<usize>,
     pub(super) router: &'a mut Router,
@@ -44,10 +45,16 @@ impl ActorOutput<'_> {
         Ok(())
     }
 
+    fn ends_the_job(&self) -> bool {
+        matches!(self.routes, [Route::Taps])
+    }
+
     fn changes(&mut self, batch: ChangeBatch, bytes: usize) -> Result<()> {
-        if !matches!(self.route, Route::Taps) {
-            self.router
-                .send(self.relation, self.route, self.edges, batch, bytes);
+        if !self.ends_the_job() {
+            for (route, edges) in self.routes.iter().zip(self.edges) {
+                let batch = batch.clone();
+                self.router.send(self.relation, route, edges, batch, bytes);
+            }
             return Ok(());
         }
         for tap in self.taps {
@@ -88,12 +95,14 @@ impl ActorOutput<'_> {
 
     fn barrier(&mut self, closed: Closed) {
         let barrier = &closed.barrier;
-        if matches!(self.route, Route::Taps) {
+        if self.ends_the_job() {
             let told = self.taps.iter().filter(|t| barrier.epoch > t.after);
             let told = told.map(|tap| tap.delivery(Message::Barrier(barrier.clone())));
             self.router.local.extend(told);
         } else {
-            self.router.send_barrier(self.id, self.route, barrier);
+            for route in self.routes {
+                self.router.send_barrier(self.id, route, barrier);
+            }
         }
         self.last_passed = barrier.epoch;
         self.epoch = barrier.epoch.next();

@@ -216,7 +216,8 @@ impl Worker {
             StartMode::Creating | StartMode::Resuming | StartMode::Shown(_) => None,
         };
         let is_bare = matches!(&actors.fragments[..], [only] if only.slots.is_empty());
-        let edges = actors.routes.iter().map(|route| self.edges(route));
+        let edges = |routes: &Vec<Route>| routes.iter().map(|r| self.edges(r)).collect();
+        let edges = actors.routes.iter().map(edges);
         let fragments = actors.fragments.into_iter();
         let job = Job {
             relation: relation.clone(),
@@ -297,7 +298,7 @@ impl Worker {
         found.into_iter().collect()
     }
 
-    /// The edges of an actor to the actors of its job on all workers.
+    /// The edges of a route to the actors of its job on all workers.
     fn edges(&self, route: &Route) -> Vec<Arc<Edge>> {
         let workers = match route {
             Route::Taps => 0,
