@@ -12,6 +12,7 @@ use crate::ordered::{
     Window,
 };
 use crate::project::Project;
+use crate::recursive::{Recursive, RecursiveConfig, Step};
 use crate::sink::Sink;
 pub use crate::sink::SinkOutput;
 use crate::union::Union;
@@ -45,8 +46,14 @@ pub struct Built {
     pub view: Option<Arc<ViewPartition>>,
 }
 
-/// The operator of `node`, which is no leaf.
+/// The operator of `node`, which is no leaf. Its ports are the nodes that it reads
+/// ([`Node::read`]).
 pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> {
+    build(node, false, context)
+}
+
+/// The same; `gathered`: its input, which may be keyed, is on one worker all the same.
+fn build(node: &Node, gathered: bool, context: &mut BuildContext) -> Result<Built> {
     let input = |i: usize| {
         node.inputs
             .get(i)
@@ -107,6 +114,7 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
                 left_table: *left_table,
                 right_table: *right_table,
                 closes: [closing(left_closes, 0)?, closing(right_closes, 1)?],
+                gathered,
             }))
         }
         Op::Aggregate {
@@ -295,7 +303,28 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
                 table: *table,
             }))
         }
-        Op::SourceRead { .. }
+        Op::Recursive {
+            name,
+            distinct,
+            iterations_max,
+            table,
+        } => {
+            let Some(step) = node.inputs.get(1) else {
+                return Err(Error::internal("a recursive query has no step"));
+            };
+            let step = Step::new(step, &mut |node| Ok(build(node, true, context)?.operator))?;
+            Box::new(Recursive::new(RecursiveConfig {
+                name: name.clone(),
+                distinct: *distinct,
+                append_only: node.properties.append_only,
+                iterations_max: *iterations_max,
+                output: schema,
+                step,
+                table: *table,
+            }))
+        }
+        Op::Working
+        | Op::SourceRead { .. }
         | Op::TableRead
         | Op::Tap { .. }
         | Op::Receive { .. }

@@ -63,6 +63,36 @@ pub struct Node {
     pub properties: Properties,
 }
 
+impl Node {
+    /// Whether the tree is a step, or a part of one that depends on the rows of an iteration.
+    pub fn reads_working(&self) -> bool {
+        match self.op {
+            Op::Working => true,
+            // Its step reads its own iterations.
+            Op::Recursive { .. } => false,
+            _ => self.inputs.iter().any(Node::reads_working),
+        }
+    }
+
+    /// The nodes whose output the operator reads, in the order of its ports: its inputs; of a
+    /// recursive query its first input and whatever its step reads but its iterations, from left to
+    /// right.
+    pub fn read(&self) -> Vec<&Node> {
+        let (Op::Recursive { .. }, [first, step]) = (&self.op, self.inputs.as_slice()) else {
+            return self.inputs.iter().collect();
+        };
+        let (mut read, mut open) = (vec![first], vec![step]);
+        while let Some(node) = open.pop() {
+            match node.op {
+                Op::Working => {}
+                _ if node.reads_working() => open.extend(node.inputs.iter().rev()),
+                _ => read.push(node),
+            }
+        }
+        read
+    }
+}
+
 /// What the planner has proven about a relation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Properties {
@@ -262,6 +292,21 @@ pub enum Op {
         output: Vec<usize>,
         table: u32,
     },
+    /// A recursive query: the rows of the first input are iteration 0; what the second one, its
+    /// *step*, makes of the rows of an iteration is the next one. The output is all rows of all
+    /// iterations. With `distinct` each row is in the first iteration alone that has it, and once.
+    /// The step reads the rows of an iteration at its one `Working` leaf; on the way from there to
+    /// its root are operators that treat each row by itself and pass the number of its iteration
+    /// on, as the first column. Rows beyond iteration `iterations_max` are errors. All inputs are
+    /// on the worker that owns vnode 0.
+    Recursive {
+        name: String,
+        distinct: bool,
+        iterations_max: u32,
+        table: u32,
+    },
+    /// Leaf, in the step of a `Recursive` only: the rows of an iteration behind its number.
+    Working,
 }
 
 /// Which time on the right is the nearest to one on the left.
@@ -497,6 +542,7 @@ impl JobPlan {
             Op::EmitOnClose { .. } | Op::TemporalFilter { .. } => false,
             Op::Upsert { .. } | Op::Materialize { .. } => false,
             Op::AsofJoin { .. } | Op::TemporalJoin { .. } => false,
+            Op::Recursive { .. } | Op::Working => false,
         })
     }
 

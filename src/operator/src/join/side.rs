@@ -123,6 +123,8 @@ pub(super) struct SideConfig {
     pub presence_only: bool,
     /// Each row counts its partners.
     pub counts: bool,
+    /// All rows are on one worker, whatever their keys.
+    pub gathered: bool,
     pub table: u32,
 }
 
@@ -138,6 +140,7 @@ pub(super) struct Side {
     /// By row: weighted number of partners that pass the residual. A cache.
     pub counts: Option<Chunked<i64>>,
     presence_only: bool,
+    gathered: bool,
     spec: TableSpec,
     keys: SharedKeys,
     /// Rows were restored and `counts` does not know.
@@ -239,6 +242,7 @@ impl Side {
             next: Chunked::new(),
             counts,
             presence_only: config.presence_only,
+            gathered: config.gathered,
             spec,
             keys,
             restored: false,
@@ -447,6 +451,9 @@ impl Side {
 
     /// The vnodes of rows with these stored columns.
     fn vnodes(&self, columns: &[ArrayRef], rows: usize) -> Vec<u16> {
+        if self.gathered {
+            return vec![0; rows];
+        }
         let keys: Vec<ArrayRef> = self.key_at.iter().map(|k| columns[*k].clone()).collect();
         hash_columns(&keys, rows)
             .into_iter()
@@ -592,12 +599,14 @@ impl StateTable for Side {
         };
         for start in (first..first + rows as u32).step_by(4096) {
             let ids: Vec<u32> = (start..(first + rows as u32).min(start + 4096)).collect();
-            let keys = store.gather(&self.key_at, &ids);
-            vnodes.extend(
-                hash_columns(&keys, ids.len())
-                    .into_iter()
-                    .map(|h| vnode_of_hash(h) as u16),
-            );
+            match self.gathered {
+                true => vnodes.resize(vnodes.len() + ids.len(), 0),
+                false => {
+                    let keys = store.gather(&self.key_at, &ids);
+                    let hashes = hash_columns(&keys, ids.len()).into_iter();
+                    vnodes.extend(hashes.map(|h| vnode_of_hash(h) as u16));
+                }
+            }
             rest();
         }
         Some(Appended {

@@ -161,6 +161,7 @@ impl Case {
             left_table: 4,
             right_table: 5,
             closes: [None, None],
+            gathered: false,
         })
     }
 
@@ -680,6 +681,7 @@ fn measure() {
             left_table: 0,
             right_table: 1,
             closes: [None, None],
+            gathered: false,
         });
         let (build, probe) = (250_000i64, 4_000_000i64);
         let mut out = Count(0);

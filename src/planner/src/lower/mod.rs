@@ -14,6 +14,7 @@ mod exprs;
 mod join;
 mod materialize;
 mod prune;
+pub(crate) mod recursive;
 mod stream;
 pub(crate) mod temporal;
 mod timed;
@@ -22,7 +23,7 @@ mod unnest;
 mod watermarks;
 mod window;
 
-use crate::bind::Table;
+use crate::bind::{Table, WorkingTable};
 use crate::timed::TimedJoin;
 use arrow_schema::SchemaRef;
 use datafusion_expr::logical_plan::{Distinct, Filter, TableScan};
@@ -42,6 +43,9 @@ impl Builder {
         let schema = || schema_of(plan.schema());
         match plan {
             LogicalPlan::TableScan(scan) => {
+                if scan.source.downcast_ref::<WorkingTable>().is_some() {
+                    return self.working(scan);
+                }
                 if let Some(table) = scan.source.downcast_ref::<Table>() {
                     self.tap(&table.relation);
                 }
@@ -117,9 +121,7 @@ impl Builder {
                 Some(join) => self.timed(join),
                 None => Err(Error::internal("a node of a plan is not known")),
             },
-            LogicalPlan::RecursiveQuery(_) => {
-                Err(Error::unsupported("WITH RECURSIVE is not supported"))
-            }
+            LogicalPlan::RecursiveQuery(query) => self.recursive(query),
             LogicalPlan::Subquery(_) => Err(Error::unsupported(
                 "this kind of subquery is not supported in a streaming query",
             )),
