@@ -112,26 +112,47 @@ impl Recursive {
     /// All changes of an iteration, after those of all before it.
     fn turn(&mut self, iteration: u32, out: &mut dyn Out) -> Result<()> {
         let batches = self.pending.take(iteration);
-        let changes = match &mut self.seen {
-            Some(seen) => seen.turn(iteration, &batches),
-            None if self.append_only => consolidate(&self.output, &batches),
-            None => consolidate_fully(&self.output, &batches),
+        let Some(seen) = &mut self.seen else {
+            for changes in self.sum(iteration, batches) {
+                self.check_copies(&changes)?;
+                for start in (0..changes.num_rows()).step_by(CHUNK_ROWS) {
+                    let length = CHUNK_ROWS.min(changes.num_rows() - start);
+                    self.go_on(iteration, &changes.slice(start, length), out)?;
+                }
+            }
+            return Ok(());
         };
+        let moves = seen.turn(iteration, &batches, &mut || out.look_up());
         drop(batches);
-        self.check_copies(&changes)?;
-        for start in (0..changes.num_rows()).step_by(CHUNK_ROWS) {
-            let length = CHUNK_ROWS.min(changes.num_rows() - start);
-            let piece = changes.slice(start, length);
-            if iteration > self.iterations_max {
-                self.report(&piece, out)?;
-                continue;
-            }
-            if self.seen.is_none() {
-                out.send(piece.clone())?;
-            }
-            let working = self.numbered(iteration, &piece)?;
-            self.step.changes(0, working, &mut self.pending, out)?;
+        for moves in moves.chunks(CHUNK_ROWS) {
+            let changes = self.seen.as_ref().map(|seen| seen.changes(moves));
+            changes.map_or(Ok(()), |changes| self.go_on(iteration, &changes, out))?;
         }
+        Ok(())
+    }
+
+    /// The changes of an iteration with equal rows added up; insertions alone are what they are
+    /// where that is the sum already, or cannot multiply.
+    fn sum(&self, iteration: u32, batches: Vec<ChangeBatch>) -> Vec<ChangeBatch> {
+        let rows: usize = batches.iter().map(ChangeBatch::num_rows).sum();
+        let come = batches.iter().all(|b| b.weights().is_none());
+        match self.append_only || iteration == 0 && come {
+            true if rows > CHUNK_ROWS => batches,
+            true => vec![consolidate(&self.output, &batches)],
+            false => vec![consolidate_fully(&self.output, &batches)],
+        }
+    }
+
+    /// Some changes of an iteration: they are output, and the step makes the next one of them.
+    fn go_on(&mut self, iteration: u32, changes: &ChangeBatch, out: &mut dyn Out) -> Result<()> {
+        if iteration > self.iterations_max {
+            return self.report(changes, out);
+        }
+        if self.seen.is_none() {
+            out.send(changes.clone())?;
+        }
+        let working = self.numbered(iteration, changes)?;
+        self.step.changes(0, working, &mut self.pending, out)?;
         out.look_up();
         Ok(())
     }

@@ -17,6 +17,7 @@ mod closing;
 
 use arrow::array::*;
 use arrow::datatypes::*;
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
 use tidemark_state::chunked::Chunked;
@@ -333,17 +334,13 @@ impl Side {
         let side = &mut keys.sides[self.port];
         match &mut self.rows {
             Rows::Appended { store, .. } => {
+                let kept = batch.project(&self.stored);
+                let (kept, key_ids, counts) = each_copy(kept, key_ids, counts);
                 let mut ids = Vec::new();
-                store.insert(
-                    &batch
-                        .rows()
-                        .project(&self.stored)
-                        .expect("stored columns are of the input"),
-                    &mut ids,
-                );
+                store.insert(kept.rows(), &mut ids);
                 self.next.grow(store.capacity());
-                link_all(side, &mut self.next, key_ids, &ids);
-                set_counts(&mut self.counts, store.capacity(), &ids, counts);
+                link_all(side, &mut self.next, &key_ids, &ids);
+                set_counts(&mut self.counts, store.capacity(), &ids, counts.as_deref());
             }
             Rows::Multiset(m) => {
                 let columns: Vec<ArrayRef> = self
@@ -559,6 +556,26 @@ impl Side {
         keys.remove_unused(&dead);
         self.delta(present, weights, gone_columns, gone.len())
     }
+}
+
+/// Rows that only come, once for each copy: who adds up equal rows sends one with their number.
+fn each_copy<'a>(
+    batch: ChangeBatch,
+    key_ids: &'a [u32],
+    counts: Option<&'a [i64]>,
+) -> (ChangeBatch, Cow<'a, [u32]>, Option<Cow<'a, [i64]>>) {
+    let Some(weights) = batch.weights() else {
+        return (batch, key_ids.into(), counts.map(Cow::Borrowed));
+    };
+    let copies = |(row, weight): (usize, &i64)| {
+        assert!(*weight >= 0, "a row that only comes has gone");
+        std::iter::repeat_n(row as u32, *weight as usize)
+    };
+    let rows: Vec<u32> = weights.iter().enumerate().flat_map(copies).collect();
+    let each = || rows.iter().map(|row| *row as usize);
+    let key_ids = each().map(|row| key_ids[row]).collect();
+    let counts = counts.map(|counts| each().map(|row| counts[row]).collect());
+    (batch.take(&UInt32Array::from(rows)), key_ids, counts)
 }
 
 impl StateTable for Side {

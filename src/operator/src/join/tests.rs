@@ -291,8 +291,9 @@ fn random_batch(
     let mut rows = Vec::new();
     for _ in 0..random.below_u64(12) {
         let present = state.len() as u64;
-        let change = match random.below_u64(if append_only { 3 } else { 10 }) {
+        let change = match random.below_u64(if append_only { 4 } else { 10 }) {
             0..=2 => (random_row(random), 1),
+            3 if append_only => (random_row(random), 2),
             3..=8 if present > 0 => {
                 let (row, weight) = state
                     .iter()

@@ -180,9 +180,14 @@ impl Seen {
             .min()
     }
 
-    /// Takes in all changes of an iteration; answers the rows that come to be in it, and those that
-    /// leave it.
-    pub fn turn(&mut self, iteration: u32, batches: &[ChangeBatch]) -> ChangeBatch {
+    /// Takes in all changes of an iteration; answers the rows that come to be in it (1), and those
+    /// that leave it (-1). Calls `rest` every few thousand rows.
+    pub fn turn(
+        &mut self,
+        iteration: u32,
+        batches: &[ChangeBatch],
+        rest: &mut dyn FnMut(),
+    ) -> Vec<(u32, i64)> {
         let mut looked_at = self.due.remove(&iteration).unwrap_or_default();
         for batch in batches {
             let ids = self.intern(batch.rows().columns(), batch.num_rows());
@@ -190,17 +195,25 @@ impl Seen {
                 self.add(*id, iteration, batch.weight(row));
             }
             looked_at.extend(ids);
+            rest();
         }
         looked_at.sort_unstable();
         looked_at.dedup();
-        let mut ids = self.leaving.remove(&iteration).unwrap_or_default();
-        let mut weights = vec![-1; ids.len()];
-        for id in looked_at {
-            if let Some(weight) = self.settle(id, iteration) {
-                ids.push(id);
-                weights.push(weight);
-            }
+        let leaving = self.leaving.remove(&iteration).unwrap_or_default();
+        let mut moves: Vec<(u32, i64)> = leaving.into_iter().map(|id| (id, -1)).collect();
+        for some in looked_at.chunks(CHUNK_ROWS) {
+            let settled = some
+                .iter()
+                .filter_map(|id| Some((*id, self.settle(*id, iteration)?)));
+            moves.extend(settled);
+            rest();
         }
+        moves
+    }
+
+    /// Rows that have moved, as changes.
+    pub fn changes(&self, moves: &[(u32, i64)]) -> ChangeBatch {
+        let (ids, weights): (Vec<u32>, Vec<i64>) = moves.iter().copied().unzip();
         ChangeBatch::new(self.rows(&ids), weights)
     }
 
@@ -280,17 +293,16 @@ impl Seen {
     /// from it.
     pub fn send_changed(&mut self, out: &mut dyn Out) -> Result<()> {
         let moved = std::mem::take(&mut self.moved);
-        let (mut ids, mut weights) = (Vec::new(), Vec::new());
-        for (id, was) in &moved {
-            self.is_moved.set(*id, false);
-            let is = self.is_in_answer(*id);
-            if *was != is {
-                ids.push(*id);
-                weights.push(if is { 1 } else { -1 });
+        let mut changed = Vec::new();
+        for (id, was) in moved {
+            self.is_moved.set(id, false);
+            let is = self.is_in_answer(id);
+            if was != is {
+                changed.push((id, if is { 1 } else { -1 }));
             }
         }
-        for (ids, weights) in ids.chunks(CHUNK_ROWS).zip(weights.chunks(CHUNK_ROWS)) {
-            out.send(ChangeBatch::new(self.rows(ids), weights.to_vec()))?;
+        for changed in changed.chunks(CHUNK_ROWS) {
+            out.send(self.changes(changed))?;
         }
         Ok(())
     }
