@@ -74,8 +74,14 @@ impl Builder {
     pub(super) fn working(&self, scan: &TableScan) -> Result<Stream> {
         let own = |working: &&Arc<dyn TableSource>| Arc::ptr_eq(working, &scan.source);
         let Some(working) = self.working.as_ref().filter(own) else {
-            let name = scan.table_name.table();
-            return Err(refused(name, "a recursive query that reads it"));
+            return Err(refused(
+                scan.table_name.table(),
+                match self.working {
+                    // The binder looks for it in FROM alone.
+                    None => "reading it in a subquery",
+                    Some(_) => "a recursive query that reads it",
+                },
+            ));
         };
         if !scan.filters.is_empty() || scan.fetch.is_some() {
             return Err(Error::internal("a filter or limit was pushed into a scan"));
@@ -218,7 +224,7 @@ impl Path<'_> {
             JoinType::Inner => true,
             JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti => left,
             JoinType::LeftMark if join.filter.is_some() => {
-                return self.refused("EXISTS or IN inside of OR, with such a condition,");
+                return self.refused("EXISTS inside of OR with more than equalities");
             }
             JoinType::LeftMark => left,
             JoinType::Right | JoinType::RightSemi | JoinType::RightAnti => right,
