@@ -31,6 +31,14 @@ impl Builder {
     pub(super) fn recursive(&mut self, query: &RecursiveQuery) -> Result<Stream> {
         let schema = schema_of(&query.schema);
         check_columns(&schema)?;
+        if is_empty(&query.recursive_term) {
+            self.is_recursive = true;
+            let first = columns_of(self.lower(&query.static_term)?, &schema)?;
+            return Ok(match query.is_distinct {
+                true => self.distinct(first).with_schema(schema),
+                false => first,
+            });
+        }
         let working = working_table(query)?;
         Path {
             query: &query.name,
@@ -136,6 +144,16 @@ fn columns_of(stream: Stream, schema: &SchemaRef) -> Result<Stream> {
         }
     }
     Ok(stream.with_schema(schema.clone()))
+}
+
+/// Whether the optimiser has found that a step has no rows.
+fn is_empty(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::EmptyRelation(empty) => !empty.produce_one_row,
+        LogicalPlan::Projection(p) => is_empty(&p.input),
+        LogicalPlan::SubqueryAlias(alias) => is_empty(&alias.input),
+        _ => false,
+    }
 }
 
 /// The table that stands for the iterations of a query in its step.
