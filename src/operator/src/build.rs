@@ -13,6 +13,7 @@ use crate::ordered::{
     TopNConfig, Window,
 };
 use crate::project::Project;
+use crate::recursive::{Recursive, RecursiveConfig, Step};
 use crate::sink::Sink;
 pub use crate::sink::SinkOutput;
 use crate::union::Union;
@@ -46,8 +47,14 @@ pub struct Built {
     pub view: Option<Arc<ViewPartition>>,
 }
 
-/// The operator of `node`, which is no leaf.
+/// The operator of `node`, which is no leaf. Its ports are the nodes that it reads
+/// ([`Node::read`]).
 pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> {
+    build(node, false, context)
+}
+
+/// The same; `gathered`: its input, which may be keyed, is on one worker all the same.
+fn build(node: &Node, gathered: bool, context: &mut BuildContext) -> Result<Built> {
     let input = |i: usize| {
         node.inputs
             .get(i)
@@ -108,6 +115,7 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
                 left_table: *left_table,
                 right_table: *right_table,
                 closes: [closing(left_closes, 0)?, closing(right_closes, 1)?],
+                gathered,
             }))
         }
         Op::Aggregate {
@@ -310,7 +318,28 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
             ))
         }
         Op::Changelog { key, table } => Box::new(Changelog::new(schema, key.clone(), *table)),
-        Op::SourceRead { .. }
+        Op::Recursive {
+            name,
+            distinct,
+            iterations_max,
+            table,
+        } => {
+            let Some(step) = node.inputs.get(1) else {
+                return Err(Error::internal("a recursive query has no step"));
+            };
+            let step = Step::new(step, &mut |node| Ok(build(node, true, context)?.operator))?;
+            Box::new(Recursive::new(RecursiveConfig {
+                name: name.clone(),
+                distinct: *distinct,
+                append_only: node.properties.append_only,
+                iterations_max: *iterations_max,
+                output: schema,
+                step,
+                table: *table,
+            }))
+        }
+        Op::Working
+        | Op::SourceRead { .. }
         | Op::TableRead
         | Op::Tap { .. }
         | Op::Receive { .. }

@@ -80,6 +80,9 @@ pub struct JoinConfig {
     pub right_table: u32,
     /// Rows of each side below these watermarks may be forgotten.
     pub closes: [Option<Closing>; 2],
+    /// All rows are on the worker that owns vnode 0, and so is what is kept of them; otherwise they
+    /// are on the owners of their keys' vnodes.
+    pub gathered: bool,
 }
 
 /// An output column as seen from one port.
@@ -164,6 +167,7 @@ impl Join {
             totals: by_key && preserves(kind, 1),
             presence_only: false,
             counts: !by_key && preserves(kind, 0),
+            gathered: config.gathered,
             table: config.left_table,
         };
         let right = SideConfig {
@@ -175,6 +179,7 @@ impl Join {
             totals: by_key && preserves(kind, 0),
             presence_only: settles && by_key,
             counts: !by_key && preserves(kind, 1),
+            gathered: config.gathered,
             table: config.right_table,
         };
         let sides = [

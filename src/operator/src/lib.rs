@@ -27,6 +27,7 @@ pub mod join;
 mod measure;
 pub mod ordered;
 pub mod project;
+pub mod recursive;
 pub mod report;
 pub mod sink;
 #[cfg(test)]

@@ -97,7 +97,7 @@ pub struct History<'a> {
 }
 
 /// Rows of a checkpoint, by table, vnode and key.
-type Durable = BTreeMap<(u32, u16, String), RecordBatch>;
+pub type Durable = BTreeMap<(u32, u16, String), RecordBatch>;
 
 /// What is there after an epoch.
 #[derive(Clone, Default)]
@@ -227,7 +227,8 @@ impl History<'_> {
     }
 }
 
-fn shuffle<T>(random: &mut Random, all: &mut [T]) {
+/// Puts all into a random order.
+pub fn shuffle<T>(random: &mut Random, all: &mut [T]) {
     for i in (1..all.len()).rev() {
         all.swap(i, random.below(i + 1));
     }
@@ -248,7 +249,8 @@ fn routed(rows: &[(Row, i64)], workers: usize) -> Vec<Vec<(Row, i64)>> {
     parts
 }
 
-fn seal(operator: &mut dyn Operator, durable: &mut Durable) {
+/// Seals an operator's tables.
+pub fn seal(operator: &mut dyn Operator, durable: &mut Durable) {
     for table in operator.tables() {
         let spec = table.spec();
         let Some(delta) = table.seal() else {
@@ -271,7 +273,8 @@ fn seal(operator: &mut dyn Operator, durable: &mut Durable) {
     }
 }
 
-fn restore(workers: &mut [Box<dyn Operator>], durable: &Durable) {
+/// Gives each of new workers what is its own.
+pub fn restore(workers: &mut [Box<dyn Operator>], durable: &Durable) {
     let count = workers.len();
     for (i, worker) in workers.iter_mut().enumerate() {
         for table in worker.tables() {

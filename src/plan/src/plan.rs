@@ -76,6 +76,36 @@ pub struct Node {
     pub properties: Properties,
 }
 
+impl Node {
+    /// Whether the tree is a step, or a part of one that depends on the rows of an iteration.
+    pub fn reads_working(&self) -> bool {
+        match self.op {
+            Op::Working => true,
+            // Its step reads its own iterations.
+            Op::Recursive { .. } => false,
+            _ => self.inputs.iter().any(Node::reads_working),
+        }
+    }
+
+    /// The nodes whose output the operator reads, in the order of its ports: its inputs; of a
+    /// recursive query its first input and whatever its step reads but its iterations, from left to
+    /// right.
+    pub fn read(&self) -> Vec<&Node> {
+        let (Op::Recursive { .. }, [first, step]) = (&self.op, self.inputs.as_slice()) else {
+            return self.inputs.iter().collect();
+        };
+        let (mut read, mut open) = (vec![first], vec![step]);
+        while let Some(node) = open.pop() {
+            match node.op {
+                Op::Working => {}
+                _ if node.reads_working() => open.extend(node.inputs.iter().rev()),
+                _ => read.push(node),
+            }
+        }
+        read
+    }
+}
+
 /// What the planner has proven about a relation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Properties {
@@ -276,8 +306,9 @@ pub enum Op {
         table: u32,
     },
     /// What each epoch changes in the input, as rows that only come: the input's columns, what
-    /// became of the row (a smallint), its number (a bigint), the epoch (a bigint) and its time. `key`: columns
-    /// of a unique key, by whose hash rows are here; by that of all columns if there is none.
+    /// became of the row (a smallint), its number (a bigint), the epoch (a bigint) and its time.
+    /// `key`: columns of a unique key, by whose hash rows are here; by that of all columns if there
+    /// is none.
     Changelog { key: Option<Vec<usize>>, table: u32 },
     /// The input's columns, then the beginning and the end of the row's session: rows of a
     /// partition whose column `time`, of microseconds, follows the one before within `gap`
@@ -291,6 +322,21 @@ pub enum Op {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         closes: Option<ColumnWatermark>,
     },
+    /// A recursive query: the rows of the first input are iteration 0; what the second one, its
+    /// *step*, makes of the rows of an iteration is the next one. The output is all rows of all
+    /// iterations. With `distinct` each row is in the first iteration alone that has it, and once.
+    /// The step reads the rows of an iteration at its one `Working` leaf; on the way from there to
+    /// its root are operators that treat each row by itself and pass the number of its iteration
+    /// on, as the first column. Rows beyond iteration `iterations_max` are errors. All inputs are
+    /// on the worker that owns vnode 0.
+    Recursive {
+        name: String,
+        distinct: bool,
+        iterations_max: u32,
+        table: u32,
+    },
+    /// Leaf, in the step of a `Recursive` only: the rows of an iteration behind its number.
+    Working,
 }
 
 impl Op {
@@ -318,9 +364,11 @@ impl Op {
             | Op::Sink { table, .. }
             | Op::TemporalJoin { table, .. }
             | Op::Changelog { table, .. }
-            | Op::Session { table, .. } => vec![table],
+            | Op::Session { table, .. }
+            | Op::Recursive { table, .. } => vec![table],
             Op::SourceRead { .. }
             | Op::TableRead
+            | Op::Working
             | Op::Tap { .. }
             | Op::Receive { .. }
             | Op::Values { .. }
@@ -569,6 +617,7 @@ impl JobPlan {
             Op::Upsert { .. } | Op::Materialize { .. } => false,
             Op::AsofJoin { .. } | Op::TemporalJoin { .. } | Op::Changelog { .. } => false,
             Op::Session { .. } => false,
+            Op::Recursive { .. } | Op::Working => false,
         })
     }
 

@@ -100,6 +100,16 @@ fn node(catalog: &Catalog, n: &Node, depth: usize, lines: &mut Vec<String>) {
             if *keep_empty { " keep_empty" } else { "" },
             all_names(&n.schema)
         ),
+        Op::Recursive {
+            name,
+            distinct,
+            iterations_max,
+            table,
+        } => format!(
+            "Recursive {name} {} iterations_max={iterations_max} table={table}",
+            if *distinct { "union" } else { "union_all" }
+        ),
+        Op::Working => format!("Working [{}]", all_names(&n.schema)),
         Op::Join { .. } => join(n),
         Op::AsofJoin { .. } | Op::TemporalJoin { .. } => timed::join(n),
         Op::Changelog { key, table } => match key {

@@ -43,6 +43,22 @@ pub(crate) fn on_error(options: &BTreeMap<String, String>) -> Result<OnError> {
     }
 }
 
+/// `max_iterations` among the options: after how many a recursive query is cut.
+pub(crate) fn max_iterations(options: &BTreeMap<String, String>) -> Result<Option<u32>> {
+    const MOST: u32 = 1_000_000;
+    let Some(text) = options.get("max_iterations") else {
+        return Ok(None);
+    };
+    match text.parse() {
+        Ok(number) if (1..=MOST).contains(&number) => Ok(Some(number)),
+        _ => Err(Error::user(
+            SqlState::INVALID_PARAMETER,
+            format!("option \"max_iterations\" cannot be \"{text}\""),
+        )
+        .with_hint(format!("It is a number from 1 to {MOST}."))),
+    }
+}
+
 /// A boolean option.
 pub(crate) fn flag(options: &BTreeMap<String, String>, name: &str, default: bool) -> Result<bool> {
     match options.get(name).map(|v| v.to_lowercase()).as_deref() {
@@ -61,6 +77,7 @@ pub(crate) fn flag(options: &BTreeMap<String, String>, name: &str, default: bool
 const READ_BY_PLANNER: &[&str] = &[
     "connector",
     "on_error",
+    "max_iterations",
     "type",
     "primary_key",
     "snapshot",

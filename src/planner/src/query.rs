@@ -6,7 +6,7 @@ use crate::error::{external, to_error};
 use crate::lineage::sql_type;
 use crate::lower::{Builder, Stream, has_record, materialized, schema_of, to_stored_types};
 use crate::optimise::{analyze, optimise, refuse};
-use crate::options::{flag, on_error, only_options, references};
+use crate::options::{flag, max_iterations, on_error, only_options, references};
 use crate::statement::{CreateSink, CreateView, Positions, SinkInput, Statement};
 use crate::{Planned, Planner, Read, changelog, timed, without_marks};
 use arrow_schema::{DataType, Field, Schema};
@@ -45,6 +45,8 @@ struct Written<'a> {
     columns: &'a [String],
     /// `EMIT ON WINDOW CLOSE`.
     emits_on_close: bool,
+    /// `max_iterations` among the options.
+    iterations_max: Option<u32>,
     positions: &'a Positions,
 }
 
@@ -145,7 +147,15 @@ impl Planner {
     fn stream(&self, id: RelationId, written: Written<'_>) -> Result<(Builder, Streamed)> {
         let plan = |query: &Query| -> Result<(Builder, Streamed)> {
             let mut builder = Builder::new(id);
+            if let Some(iterations_max) = written.iterations_max {
+                builder.iterations_max = iterations_max;
+            }
             let streamed = self.lowered(&mut builder, Written { query, ..written })?;
+            if written.iterations_max.is_some() && !builder.is_recursive {
+                let message = "option \"max_iterations\" needs a recursive query";
+                return Err(Error::user(SqlState::INVALID_PARAMETER, message)
+                    .with_hint("It bounds WITH RECURSIVE."));
+            }
             Ok((builder, streamed))
         };
         let Written {
@@ -165,6 +175,7 @@ impl Planner {
             columns,
             emits_on_close,
             positions,
+            ..
         } = written;
         let Bound {
             plan,
@@ -215,6 +226,7 @@ impl Planner {
             query: &view.query,
             columns: &view.columns,
             emits_on_close: view.emit_on_window_close,
+            iterations_max: max_iterations(&view.options)?,
             positions: &statement.positions,
         };
         let (mut builder, streamed) = self.stream(id, written)?;
@@ -244,7 +256,7 @@ impl Planner {
         relation.append_only = append_only;
         relation.query = view.query_text.clone();
         relation.depends_on = relations.into_iter().collect();
-        only_options(&view.options, &["on_error"])?;
+        only_options(&view.options, &["on_error", "max_iterations"])?;
         relation.on_error = on_error(&view.options)?;
         relation.job = Some(job);
         Ok(Planned {
@@ -340,6 +352,7 @@ impl Planner {
             query: &query,
             columns: &[],
             emits_on_close,
+            iterations_max: max_iterations(&sink.options)?,
             positions: &statement.positions,
         };
         let (mut builder, streamed) = self.stream(id, written)?;
@@ -520,6 +533,8 @@ fn sink_connector(sink: &CreateSink) -> Result<ConnectorSpec> {
         .map(|(t, f)| f.map(|f| (t, f)))
         .transpose()?;
     let mut options = sink.options.clone();
+    // It is of the query, not of the connector.
+    options.remove("max_iterations");
     let (format, encode, mut encode_options) = match (&sink.format, named) {
         (Some(f), Some((t, format))) if f.format != format => {
             return Err(Error::user(

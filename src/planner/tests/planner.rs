@@ -96,6 +96,7 @@ fn functions() -> Functions {
         stand_in("to_char", moment(DataType::Utf8), |_| DataType::Utf8),
         stand_in("regexp_extract", text, |_| DataType::Utf8),
         stand_in("cast_as", any(), |types| types[1].clone()),
+        stand_in("as_is", any(), same),
         stand_in("sort_key", any(), |_| DataType::Binary),
         stand_in("one_nan", any(), same),
         stand_in("range_key", any(), |_| DataType::Float64),

@@ -369,7 +369,11 @@ impl Run {
             }
             _ => {}
         }
-        let inputs: Vec<_> = node.inputs.iter().map(|n| self.build(job, n)).collect();
+        let inputs: Vec<_> = node
+            .read()
+            .into_iter()
+            .map(|n| self.build(job, n))
+            .collect();
         let mut context = BuildContext {
             relation: "v".into(),
             vnode_of_worker: 0,

@@ -257,11 +257,8 @@ impl Builder<'_> {
                 Ok(Built::Leaf(leaf))
             }
             _ => {
-                let inputs = node
-                    .inputs
-                    .iter()
-                    .map(|input| self.build(input))
-                    .collect::<Result<Vec<_>>>()?;
+                let inputs = node.read().into_iter().map(|input| self.build(input));
+                let inputs = inputs.collect::<Result<Vec<_>>>()?;
                 let built = build_operator(node, &mut self.context)?;
                 if built.view.is_some() {
                     *self.view = built.view;

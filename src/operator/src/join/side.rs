@@ -17,6 +17,7 @@ mod closing;
 
 use arrow::array::*;
 use arrow::datatypes::*;
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
 use tidemark_state::chunked::Chunked;
@@ -123,6 +124,8 @@ pub(super) struct SideConfig {
     pub presence_only: bool,
     /// Each row counts its partners.
     pub counts: bool,
+    /// All rows are on one worker, whatever their keys.
+    pub gathered: bool,
     pub table: u32,
 }
 
@@ -138,6 +141,7 @@ pub(super) struct Side {
     /// By row: weighted number of partners that pass the residual. A cache.
     pub counts: Option<Chunked<i64>>,
     presence_only: bool,
+    gathered: bool,
     spec: TableSpec,
     keys: SharedKeys,
     /// Rows were restored and `counts` does not know.
@@ -239,6 +243,7 @@ impl Side {
             next: Chunked::new(),
             counts,
             presence_only: config.presence_only,
+            gathered: config.gathered,
             spec,
             keys,
             restored: false,
@@ -329,17 +334,13 @@ impl Side {
         let side = &mut keys.sides[self.port];
         match &mut self.rows {
             Rows::Appended { store, .. } => {
+                let kept = batch.project(&self.stored);
+                let (kept, key_ids, counts) = each_copy(kept, key_ids, counts);
                 let mut ids = Vec::new();
-                store.insert(
-                    &batch
-                        .rows()
-                        .project(&self.stored)
-                        .expect("stored columns are of the input"),
-                    &mut ids,
-                );
+                store.insert(kept.rows(), &mut ids);
                 self.next.grow(store.capacity());
-                link_all(side, &mut self.next, key_ids, &ids);
-                set_counts(&mut self.counts, store.capacity(), &ids, counts);
+                link_all(side, &mut self.next, &key_ids, &ids);
+                set_counts(&mut self.counts, store.capacity(), &ids, counts.as_deref());
             }
             Rows::Multiset(m) => {
                 let columns: Vec<ArrayRef> = self
@@ -447,6 +448,9 @@ impl Side {
 
     /// The vnodes of rows with these stored columns.
     fn vnodes(&self, columns: &[ArrayRef], rows: usize) -> Vec<u16> {
+        if self.gathered {
+            return vec![0; rows];
+        }
         let keys: Vec<ArrayRef> = self.key_at.iter().map(|k| columns[*k].clone()).collect();
         hash_columns(&keys, rows)
             .into_iter()
@@ -554,6 +558,26 @@ impl Side {
     }
 }
 
+/// Rows that only come, once for each copy: who adds up equal rows sends one with their number.
+fn each_copy<'a>(
+    batch: ChangeBatch,
+    key_ids: &'a [u32],
+    counts: Option<&'a [i64]>,
+) -> (ChangeBatch, Cow<'a, [u32]>, Option<Cow<'a, [i64]>>) {
+    let Some(weights) = batch.weights() else {
+        return (batch, key_ids.into(), counts.map(Cow::Borrowed));
+    };
+    let copies = |(row, weight): (usize, &i64)| {
+        assert!(*weight >= 0, "a row that only comes has gone");
+        std::iter::repeat_n(row as u32, *weight as usize)
+    };
+    let rows: Vec<u32> = weights.iter().enumerate().flat_map(copies).collect();
+    let each = || rows.iter().map(|row| *row as usize);
+    let key_ids = each().map(|row| key_ids[row]).collect();
+    let counts = counts.map(|counts| each().map(|row| counts[row]).collect());
+    (batch.take(&UInt32Array::from(rows)), key_ids, counts)
+}
+
 impl StateTable for Side {
     fn spec(&self) -> TableSpec {
         self.spec.clone()
@@ -592,12 +616,14 @@ impl StateTable for Side {
         };
         for start in (first..first + rows as u32).step_by(4096) {
             let ids: Vec<u32> = (start..(first + rows as u32).min(start + 4096)).collect();
-            let keys = store.gather(&self.key_at, &ids);
-            vnodes.extend(
-                hash_columns(&keys, ids.len())
-                    .into_iter()
-                    .map(|h| vnode_of_hash(h) as u16),
-            );
+            match self.gathered {
+                true => vnodes.resize(vnodes.len() + ids.len(), 0),
+                false => {
+                    let keys = store.gather(&self.key_at, &ids);
+                    let hashes = hash_columns(&keys, ids.len()).into_iter();
+                    vnodes.extend(hashes.map(|h| vnode_of_hash(h) as u16));
+                }
+            }
             rest();
         }
         Some(Appended {

@@ -93,6 +93,7 @@ impl TemporalJoin {
             totals: false,
             presence_only: false,
             counts: false,
+            gathered: false,
             table: config.table,
         };
         let right = Side::new(side, keys.clone());

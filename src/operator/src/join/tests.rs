@@ -161,6 +161,7 @@ impl Case {
             left_table: 4,
             right_table: 5,
             closes: [None, None],
+            gathered: false,
         })
     }
 
@@ -290,8 +291,9 @@ fn random_batch(
     let mut rows = Vec::new();
     for _ in 0..random.below_u64(12) {
         let present = state.len() as u64;
-        let change = match random.below_u64(if append_only { 3 } else { 10 }) {
+        let change = match random.below_u64(if append_only { 4 } else { 10 }) {
             0..=2 => (random_row(random), 1),
+            3 if append_only => (random_row(random), 2),
             3..=8 if present > 0 => {
                 let (row, weight) = state
                     .iter()
@@ -680,6 +682,7 @@ fn measure() {
             left_table: 0,
             right_table: 1,
             closes: [None, None],
+            gathered: false,
         });
         let (build, probe) = (250_000i64, 4_000_000i64);
         let mut out = Count(0);

@@ -512,6 +512,9 @@ impl VisitorMut for Expander<'_> {
         self.scopes.push(BTreeSet::new());
         let mut with = query.with.take();
         if let Some(with) = &mut with {
+            if let Err(error) = super::recursive::check(with) {
+                return ControlFlow::Break(error);
+            }
             for cte in &mut with.cte_tables {
                 let name = fold(cte.alias.name.clone());
                 if with.recursive {

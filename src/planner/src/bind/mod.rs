@@ -49,6 +49,7 @@ pub use collation::check_collation;
 pub(crate) use expand::Expander;
 pub(crate) use keys::without_keys;
 pub use names::{UNNAMED, output_names};
+pub(crate) use recursive::WorkingTable;
 pub(crate) use scopes::Scopes;
 
 /// A relation as DataFusion sees it.
@@ -237,6 +238,14 @@ impl ContextProvider for Provider<'_> {
             )));
         }
         Ok(Arc::new(Table::new(relation)))
+    }
+
+    fn create_cte_work_table(
+        &self,
+        name: &str,
+        schema: SchemaRef,
+    ) -> DataFusionResult<Arc<dyn TableSource>> {
+        Ok(Arc::new(WorkingTable::new(name, schema)))
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {

@@ -9,10 +9,139 @@ use super::constants::as_type;
 use super::moments::function;
 use super::names::{UNNAMED, column_name};
 use crate::coerce::MARK;
+use crate::names::fold;
+use arrow_schema::SchemaRef;
+use datafusion_expr::TableSource;
 use datafusion_sql::sqlparser::ast::{
-    DataType, ExactNumberInfo, Expr, FunctionArg, FunctionArgExpr, Ident, Query, Select,
-    SelectItem, SetExpr, Value, Values,
+    Cte, DataType, ExactNumberInfo, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query,
+    Select, SelectItem, SetExpr, SetOperator, Value, Values, Visit, With, visit_relations,
 };
+use std::ops::ControlFlow;
+use tidemark_common::{Error, Result, SqlState};
+
+/// What stands for the rows of an iteration in the second term.
+pub(crate) struct WorkingTable {
+    /// The name of the recursive query.
+    pub query: String,
+    schema: SchemaRef,
+}
+
+impl WorkingTable {
+    pub(super) fn new(query: &str, schema: SchemaRef) -> WorkingTable {
+        WorkingTable {
+            query: query.to_string(),
+            schema,
+        }
+    }
+}
+
+impl TableSource for WorkingTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+}
+
+/// Holds the queries of a `WITH RECURSIVE` against what the binder takes them for: it looks for a
+/// name that it does not know yet among relations, and passes over what stands behind the terms.
+///
+/// Errors: `0A000` for queries that read later ones and for clauses around the terms, `42P19` for
+/// what is no first term and second term.
+pub(super) fn check(with: &mut With) -> Result<()> {
+    if !with.recursive {
+        return Ok(());
+    }
+    let named = |cte: &Cte| fold(cte.alias.name.clone());
+    let names: Vec<String> = with.cte_tables.iter().map(named).collect();
+    for (at, cte) in with.cte_tables.iter_mut().enumerate() {
+        let mut later = names[at + 1..].iter();
+        if let Some(later) = later.find(|name| reads(&cte.query, name)) {
+            let message = format!("a WITH query that reads \"{later}\" before it is defined");
+            return Err(
+                Error::unsupported(format!("{message} is not supported")).with_hint(
+                    "Write it behind what it reads. Queries that read each other are none.",
+                ),
+            );
+        }
+        match reads(&cte.query, &names[at]) {
+            true => check_terms(&mut cte.query, &names[at])?,
+            false => keep_clauses(&mut cte.query),
+        }
+    }
+    Ok(())
+}
+
+/// Whether something reads a relation by this name alone.
+fn reads(ast: &impl Visit, name: &str) -> bool {
+    let found = visit_relations(ast, |relation: &ObjectName| {
+        let is_it = match relation.0.as_slice() {
+            [only] => only.as_ident().is_some_and(|i| fold(i.clone()) == name),
+            _ => false,
+        };
+        match is_it {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    found.is_break()
+}
+
+/// A query that reads itself.
+fn check_terms(query: &mut Query, name: &str) -> Result<()> {
+    let not_implemented = |what: &str| {
+        let message = format!("{what} in a recursive query is not supported");
+        Err(Error::unsupported(message)
+            .with_hint("Write it in the query around it, which reads the recursive one."))
+    };
+    loop {
+        match query {
+            Query { with: Some(_), .. } => return not_implemented("WITH"),
+            query if query.order_by.is_some() => return not_implemented("ORDER BY"),
+            query if query.limit_clause.is_some() || query.fetch.is_some() => {
+                return not_implemented("LIMIT or OFFSET");
+            }
+            query if !query.locks.is_empty() => return not_implemented("FOR UPDATE"),
+            _ => {}
+        }
+        // Parentheses around both terms are none.
+        match query.body.as_mut() {
+            SetExpr::Query(inner) => *query = inner.as_ref().clone(),
+            _ => break,
+        }
+    }
+    let wrong = |message: String| Err(Error::user(SqlState("42P19"), message));
+    match query.body.as_ref() {
+        SetExpr::SetOperation {
+            op: SetOperator::Union,
+            left,
+            ..
+        } if reads(left, name) => wrong(format!(
+            "recursive reference to query \"{name}\" must not appear within its non-recursive term"
+        )),
+        SetExpr::SetOperation {
+            op: SetOperator::Union,
+            ..
+        } => Ok(()),
+        _ => wrong(format!(
+            "recursive query \"{name}\" does not have the form non-recursive-term UNION [ALL] \
+             recursive-term"
+        )),
+    }
+}
+
+/// Puts a query that does not read itself into parentheses, if it has more than its terms.
+fn keep_clauses(query: &mut Query) {
+    let bare = query.with.is_none()
+        && query.order_by.is_none()
+        && query.limit_clause.is_none()
+        && query.fetch.is_none();
+    if bare || !matches!(*query.body, SetExpr::SetOperation { .. }) {
+        return;
+    }
+    let whole = query.clone();
+    (query.with, query.order_by) = (None, None);
+    (query.limit_clause, query.fetch) = (None, None);
+    query.body = Box::new(SetExpr::Query(Box::new(whole)));
+}
 
 /// Rewrites the terms of a query that may be recursive.
 pub(super) fn terms(query: &mut Query) {

@@ -2,6 +2,7 @@
 //! that are shorthand written out (`BETWEEN` as two comparisons, `IS NOT TRUE` as `NOT (.. IS
 //! TRUE)`).
 
+use crate::coerce::MARK;
 use crate::lower::temporal::{is_now, misplaced};
 use arrow_schema::{DataType, TimeUnit};
 use datafusion_common::{DFSchema, ScalarValue};
@@ -84,6 +85,7 @@ pub fn to_expr(expr: &Df, schema: &DFSchema) -> Result<Expr> {
         Df::Cast(cast) => cast_to(lower(&cast.expr)?, cast.field.data_type(), false),
         Df::TryCast(cast) => cast_to(lower(&cast.expr)?, cast.field.data_type(), true),
         Df::ScalarFunction(_) if is_now(expr) => return Err(misplaced()),
+        Df::ScalarFunction(call) if is_mark(call) => lower(&call.args[0])?,
         Df::ScalarFunction(call) => Expr::Call {
             function: call.func.name().to_string(),
             args: call.args.iter().map(lower).collect::<Result<_>>()?,
@@ -95,6 +97,12 @@ pub fn to_expr(expr: &Df, schema: &DFSchema) -> Result<Expr> {
         },
         other => return Err(unsupported(other)),
     })
+}
+
+/// Whether a call only marks what a recursive term computes, which has been looked at by now.
+fn is_mark(call: &df::ScalarFunction) -> bool {
+    let is_null = |e: &Df| matches!(e, Df::Literal(value, _) if value.is_null());
+    call.func.name() == MARK && matches!(call.args.as_slice(), [_, type_name] if is_null(type_name))
 }
 
 fn cast_to(expr: Expr, to: &DataType, safe: bool) -> Expr {

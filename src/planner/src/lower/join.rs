@@ -163,8 +163,11 @@ impl Builder {
             right_width,
             residual,
         } = sides;
-        let left = self.exchange(left, &left_keys);
-        let right = self.exchange(right, &right_keys);
+        // The iterations of a recursive query are on one worker, and what they meet goes there.
+        let gathered = left.node.reads_working() || right.node.reads_working();
+        let by = |keys: &[usize]| if gathered { Vec::new() } else { keys.to_vec() };
+        let left = self.exchange(left, &by(&left_keys));
+        let right = self.exchange(right, &by(&right_keys));
         let one_sided = matches!(kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
         let shift = left.width();
         let mut output: Vec<usize> = if one_sided {
@@ -189,6 +192,7 @@ impl Builder {
         let by_left = left_keys.clone();
         let by_right = right_keys.iter().map(|c| c + shift).collect();
         let partitions = match kind {
+            _ if gathered => vec![Vec::new()],
             JoinKind::Inner => vec![by_left, by_right],
             JoinKind::Left | JoinKind::LeftSemi | JoinKind::LeftAnti => vec![by_left],
             JoinKind::Right => vec![by_right],

@@ -17,6 +17,7 @@ mod join;
 mod materialize;
 mod panes;
 mod prune;
+pub(crate) mod recursive;
 mod session;
 mod share;
 mod stream;
@@ -27,7 +28,7 @@ mod unnest;
 mod watermarks;
 mod window;
 
-use crate::bind::Table;
+use crate::bind::{Table, WorkingTable};
 use crate::changelog::Changelog;
 use crate::timed::TimedJoin;
 use arrow_schema::SchemaRef;
@@ -48,6 +49,9 @@ impl Builder {
         let schema = || schema_of(plan.schema());
         match plan {
             LogicalPlan::TableScan(scan) => {
+                if scan.source.downcast_ref::<WorkingTable>().is_some() {
+                    return self.working(scan);
+                }
                 if let Some(table) = scan.source.downcast_ref::<Table>() {
                     self.tap(&table.relation);
                 }
@@ -127,9 +131,7 @@ impl Builder {
                     _ => Err(Error::internal("a node of a plan is not known")),
                 }
             }
-            LogicalPlan::RecursiveQuery(_) => {
-                Err(Error::unsupported("WITH RECURSIVE is not supported"))
-            }
+            LogicalPlan::RecursiveQuery(query) => self.recursive(query),
             LogicalPlan::Subquery(_) => Err(Error::unsupported(
                 "this kind of subquery is not supported in a streaming query",
             )),

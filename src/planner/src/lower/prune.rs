@@ -160,7 +160,8 @@ impl Pruner<'_> {
             Op::Session { .. } => self.session(node, &needed),
             Op::Collect { .. } => self.collect(node),
             Op::EmitOnClose { .. } | Op::TemporalFilter { .. } => self.waiting(node, &needed),
-            Op::SourceRead { .. } | Op::TableRead => whole(node),
+            Op::Recursive { .. } => self.recursive(node),
+            Op::SourceRead { .. } | Op::TableRead | Op::Working => whole(node),
             Op::Upsert { .. } | Op::Materialize { .. } | Op::Sink { .. } | Op::Changelog { .. } => {
                 let below = input(&mut node);
                 let all = (0..below.schema.fields().len()).collect();
@@ -168,6 +169,18 @@ impl Pruner<'_> {
                 whole(node)
             }
         }
+    }
+
+    /// All columns of a recursive query may decide how it goes on.
+    fn recursive(&mut self, mut node: Node) -> (Node, Places) {
+        let all = (0..node.schema.fields().len()).collect();
+        let inputs = std::mem::take(&mut node.inputs).into_iter().enumerate();
+        let pruned = inputs.map(|(input, below)| match input {
+            0 => self.exactly(below, &all),
+            _ => self.exactly(below, &(0..=all.len()).collect()),
+        });
+        node.inputs = pruned.collect();
+        whole(node)
     }
 
     fn expand(&mut self, mut node: Node, needed: &BTreeSet<usize>) -> (Node, Places) {

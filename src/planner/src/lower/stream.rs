@@ -8,10 +8,12 @@
 use crate::lower::endless::{Sources, kept_for_ever};
 use crate::lower::exprs::{count_columns, is_trivial, remap, size, substitute};
 use crate::lower::prune::prune_fragments;
+use crate::lower::recursive::ITERATIONS_MAX;
 use crate::lower::share::share;
 use crate::lower::watermarks::{Tapped, follow, of_relation};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::DFSchema;
+use datafusion_expr::TableSource;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result};
 pub(crate) use tidemark_plan::narrowest;
@@ -329,6 +331,12 @@ pub(crate) struct Builder {
     pub(super) tapped: Tapped,
     /// The sources among them.
     sources: Sources,
+    /// Where the step of a recursive query is lowered: its iterations.
+    pub(super) working: Option<Arc<dyn TableSource>>,
+    /// The number of the last iteration of a recursive query.
+    pub(crate) iterations_max: u32,
+    /// A query was recursive.
+    pub(crate) is_recursive: bool,
     /// What the person should know.
     pub(crate) notices: Vec<String>,
 }
@@ -341,6 +349,9 @@ impl Builder {
             tables: 0,
             tapped: Tapped::new(),
             sources: Sources::new(),
+            working: None,
+            iterations_max: ITERATIONS_MAX,
+            is_recursive: false,
             notices: Vec::new(),
         }
     }

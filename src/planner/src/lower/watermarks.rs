@@ -12,6 +12,7 @@
 //! | first rows, windows | the partition; the first of the order, if rows only look back |
 //! | join by time | of a temporal join those of the left side, of an ASOF join its left time |
 //! | join | both sides of an equality, and of an interval: the least of the sides |
+//! | recursive query | none |
 //! | `EMIT ON WINDOW CLOSE` | the one that it waits for |
 
 use crate::lower::Builder;
@@ -213,6 +214,8 @@ impl Way<'_> {
             // A write that is no older than the watermark takes back the row that it replaces,
             // which may be.
             Op::Upsert { .. } => Vec::new(),
+            // A row may be made of rows of any time.
+            Op::Recursive { .. } | Op::Working => Vec::new(),
             // Rows come and go with the clock, whatever their time.
             Op::TemporalFilter { .. } => Vec::new(),
             // A row that goes is told of again, whatever its time.
