@@ -281,6 +281,22 @@ impl Decisions {
             CatalogChange::SetOwner { relation, owner } => {
                 self.update(relation, |r| r.owner.clone_from(owner))
             }
+            CatalogChange::AddColumn {
+                relation,
+                column,
+                missing,
+            } => self.catalog.add_column(*relation, column, missing),
+            CatalogChange::DropColumn {
+                relation, column, ..
+            } => self.catalog.drop_column(*relation, *column),
+            CatalogChange::RenameColumn {
+                relation,
+                column,
+                name,
+                definitions,
+            } => self
+                .catalog
+                .rename_column(*relation, *column, name, definitions),
         }
     }
 

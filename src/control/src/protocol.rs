@@ -80,6 +80,9 @@ pub enum Command {
     Resume,
     /// The worker ends.
     Shutdown,
+    /// The table has more columns than before, with values for rows that are older; answered with
+    /// `Event::Widened`.
+    Widen(Arc<Relation>),
 }
 
 /// Closes an epoch.
@@ -313,6 +316,13 @@ pub enum Event {
         epoch: Epoch,
         /// Its path, or why it failed.
         manifest: Result<String>,
+    },
+    /// What a worker keeps of a table has the columns that the table has now.
+    Widened {
+        /// The worker.
+        worker: WorkerId,
+        /// The table.
+        relation: RelationId,
     },
 }
 

@@ -9,6 +9,7 @@
 //! into the heads only then; a statement that writes more than fits into memory goes past them
 //! ([`bulk`]).
 
+mod alter;
 mod bulk;
 mod head;
 mod own;
@@ -433,6 +434,9 @@ impl WriteGuard {
     ) -> Result<(usize, usize)> {
         let locked = self.locked(table)?;
         let (relation, schema) = (locked.relation.clone(), locked.schema.clone());
+        for rows in deletes.iter().chain(inserts) {
+            locked.check_width(rows)?;
+        }
         let before = locked.changes.len();
         let deleted: usize = deletes.iter().map(RecordBatch::num_rows).sum();
         for rows in deletes.iter().filter(|r| r.num_rows() > 0) {
@@ -779,11 +783,9 @@ pub fn check_write_bytes(bytes: usize) -> Result<()> {
 
 /// The part of the changes that each partition keeps.
 fn shares(changes: &ChangeBatch, partitions: &[Arc<ViewPartition>]) -> Vec<ChangeBatch> {
-    let key = partitions.first().and_then(|p| p.key());
-    let columns: Vec<ArrayRef> = match key {
-        Some(key) => key.iter().map(|k| changes.column(*k).clone()).collect(),
-        None => changes.rows().columns().to_vec(),
-    };
+    let by = partitions.first().map(|p| p.placed_by());
+    let by = by.unwrap_or_default().into_iter();
+    let columns: Vec<ArrayRef> = by.map(|column| changes.column(column).clone()).collect();
     let mut rows = vec![Vec::new(); partitions.len()];
     for (row, hash) in hash_columns(&columns, changes.num_rows())
         .into_iter()

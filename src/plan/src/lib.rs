@@ -2,6 +2,7 @@
 //! entries. Everything here is data with a stable serialised form (JSON): lowered plans are stored
 //! in the catalog and a restart never plans anew.
 
+mod altered;
 pub mod catalog;
 mod codec;
 pub mod expr;
@@ -12,6 +13,7 @@ pub mod roles;
 pub mod secrets;
 pub mod watermark;
 
+pub use altered::{Altered, MISSING, Names};
 pub use catalog::*;
 pub use codec::{PLAN_VERSION, Unreadable};
 pub use expr::*;

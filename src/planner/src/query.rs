@@ -449,6 +449,7 @@ impl Planner {
             job: None,
             logs_rows: None,
             created_at: None,
+            altered: Default::default(),
             unreadable: None,
         })
     }

@@ -370,6 +370,7 @@ impl Coordinator {
             running,
             halted: BTreeMap::new(),
             ending: BTreeMap::new(),
+            altering: BTreeMap::new(),
             answers: BTreeSet::new(),
             waiting: Vec::new(),
             checkpoint: None,

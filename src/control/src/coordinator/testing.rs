@@ -640,6 +640,7 @@ fn relation(id: u32, name: &str, kind: RelationKind, ops: Vec<Op>) -> Relation {
         comment: None,
         job: None,
         created_at: None,
+        altered: Default::default(),
         unreadable: None,
     };
     let mut root: Option<Node> = None;

@@ -282,7 +282,7 @@ impl Asker {
         let table = MemTable::try_new(Arc::new(Schema::new(row)), vec![Vec::new()]).ok()?;
         snapshot.overrides.push(Override {
             name: name.clone(),
-            relation: relation.clone(),
+            relation: Arc::new(relation.revealed()),
             table: Arc::new(table),
         });
         let mut update = ast::Statement::Update(ast::Update {

@@ -38,6 +38,8 @@ pub struct Provider<'a> {
     pub snapshot: &'a Snapshot,
     /// How many views are being expanded.
     pub depth: usize,
+    /// The innermost of them.
+    pub within: Option<&'a Relation>,
     /// Relations named so far.
     pub relations: &'a Cell<usize>,
 }
@@ -60,12 +62,19 @@ impl Provider<'_> {
         {
             return Ok(provider_as_source(table));
         }
+        if let Some(known) = self.snapshot.catalog.known(schema, name) {
+            // A view names it, which may be read.
+            return self.table(&known);
+        }
         if let Some(relation) = self.snapshot.find(schema, name) {
             let allowed = self.depth > 0 || self.snapshot.readable.lock().contains(&relation.id);
             if !allowed {
                 self.snapshot.check_read(relation).map_err(ours)?;
             }
-            return self.table(relation);
+            return match self.within {
+                Some(view) => self.table(&relation.known_by(view)),
+                None => self.table(relation),
+            };
         }
         if schema.is_none()
             && let Some(table) = virtual_table("pg_catalog")?
@@ -143,6 +152,7 @@ impl Provider<'_> {
             state: self.state,
             snapshot: &snapshot,
             depth: self.depth + 1,
+            within: Some(relation),
             relations: self.relations,
         };
         let plan = SqlToRel::new_with_options(&inner, super::parser_options())
