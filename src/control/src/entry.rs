@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
-use tidemark_changelog::connector::SplitPosition;
+use tidemark_changelog::connector::{SinkMarker, SplitPosition};
 use tidemark_common::disk::Disk;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, Watermarks};
 use tidemark_plan::{Column, DefaultGrant, Grant, Relation, Role, Secret, SecretName, Stopped};
@@ -122,6 +122,9 @@ pub struct Cut {
     /// The promises that its barrier carried.
     #[serde(default, skip_serializing_if = "no_watermarks")]
     pub watermarks: Watermarks,
+    /// What sinks into tables have delivered with what is written.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub markers: BTreeMap<RelationId, SinkMarker>,
     /// Rows written by DML, and rows of sources whose records may be taken away, in the order of
     /// reading.
     #[serde(skip)]
@@ -760,6 +763,11 @@ mod tests {
             Entry::decode(&Entry::Cut(cut.clone()).encode().unwrap()).unwrap(),
             Entry::Cut(cut.clone())
         );
+        let marker = SinkMarker {
+            epoch: Epoch(4),
+            ..SinkMarker::default()
+        };
+        cut.markers.insert(RelationId(8), marker);
         cut.errors.push(KeptError {
             relation: RelationId(3),
             row: Arc::default(),

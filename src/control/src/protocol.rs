@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tidemark_changelog::connector::SplitPosition;
+use tidemark_changelog::connector::{SinkMarker, SplitPosition};
 use tidemark_common::{Epoch, Error, RelationId, Result, Watermarks, WorkerId};
 use tidemark_plan::Relation;
 use tidemark_state::checkpoint::FileMeta;
@@ -407,6 +407,8 @@ pub enum Request {
         after: Vec<Fate>,
         /// Their own.
         fate: Fate,
+        /// Of a sink into a table: what it has delivered with them.
+        marker: Option<(RelationId, SinkMarker)>,
     },
     /// Wait for a checkpoint that contains everything so far; answered when it is committed and
     /// visible.

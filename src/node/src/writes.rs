@@ -15,8 +15,8 @@ mod head;
 mod own;
 mod unique;
 
+use crate::full::{self, FullSinks};
 use crate::locks::{LockNote, TableLock, TableLocks, Writer};
-use crate::sinks::full::{self, FullSinks};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
@@ -27,6 +27,7 @@ use own::OwnWrites;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use tidemark_changelog::connector::SinkMarker;
 use tidemark_changelog::key::encode_columns;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, machine, vnode_owner};
@@ -600,7 +601,7 @@ impl WriteGuard {
 
     /// Submits the writes and puts them into the heads; the tables are free for the next writer
     /// when this returns. The answer tells their epoch when it is decided; none if nothing changes.
-    fn submit(self) -> Result<Option<Decision>> {
+    fn submit(self, marker: Option<(RelationId, SinkMarker)>) -> Result<Option<Decision>> {
         // The tables stay locked until the writes are sent: the log must have them in the order in
         // which they were resolved.
         let mut tables = self.tables;
@@ -635,7 +636,7 @@ impl WriteGuard {
             });
             writes.push(TableWrites::held(*table, changes));
         }
-        if writes.is_empty() {
+        if writes.is_empty() && marker.is_none() {
             return Ok(None);
         }
         // What was not submitted is in no head: a head that knows more than the log would resolve
@@ -646,6 +647,7 @@ impl WriteGuard {
             writes,
             after: tables.values().filter_map(|l| l.head.last_open()).collect(),
             fate: fate.clone(),
+            marker,
         };
         let decision = head::decision(writers.events.ask(request)?);
         for (TableWrites { table, changes }, keys) in submitted.into_iter().zip(keys) {
@@ -682,9 +684,9 @@ impl WriteGuard {
     /// Submits, elsewhere if a file has to be made durable for it.
     async fn submit_somewhere(self) -> Result<Option<Decision>> {
         if !self.is_stored() {
-            return self.submit();
+            return self.submit(None);
         }
-        machine::blocking(|| self.submit()).await?
+        machine::blocking(|| self.submit(None)).await?
     }
 
     /// Logs the writes as one; returns their epoch when it is decided. That of rows in a file takes

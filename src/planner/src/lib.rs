@@ -21,6 +21,7 @@ mod explain;
 mod fold;
 mod generators;
 mod interval;
+mod into;
 mod limits;
 mod lineage;
 mod lower;

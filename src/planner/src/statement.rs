@@ -205,8 +205,8 @@ pub struct CreateSink {
     pub name: Name,
     /// `IF NOT EXISTS`.
     pub if_not_exists: bool,
-    /// `INTO table`.
-    pub into: Option<Name>,
+    /// `INTO table [(columns)]`.
+    pub into: Option<(Name, Vec<String>)>,
     /// `FROM` or `AS`.
     pub input: SinkInput,
     /// `WITH (...)`.

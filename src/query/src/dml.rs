@@ -39,8 +39,8 @@ pub use added::Missing;
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-pub use constants::check_defaults;
 use constants::*;
+pub use constants::{check_defaults, has_constant_default};
 pub use copy::CopyRows;
 use datafusion::catalog::MemTable;
 use datafusion::execution::SessionState;
@@ -200,6 +200,13 @@ impl Asker {
             ));
         }
         Ok(relation)
+    }
+
+    /// Whether a table that was waited for has the columns that it had before.
+    fn is_as_before(&self, table: &Relation) -> bool {
+        let catalog = self.catalog();
+        let now = catalog.relations.get(&table.id);
+        now.is_none_or(|now| now.altered.times == table.altered.times)
     }
 
     /// A snapshot that reads the target through the guard, with more tables by name.

@@ -8,6 +8,7 @@
 mod columns;
 mod grants;
 mod index;
+mod into;
 mod roles;
 mod secrets;
 
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_connector::Vault;
 use tidemark_node::engine::{CatalogChange, Creation};
-use tidemark_plan::{Catalog, Column, Relation, RelationKind};
+use tidemark_plan::{Catalog, Column, INTO_TABLE, Relation, RelationKind};
 use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{
     AlterAction, ColumnDefinition, Drop, Name, Statement, StatementKind,
@@ -172,6 +173,7 @@ impl Session {
             mark_varchar(&mut planned.relation.columns, &c.columns);
             tidemark_query::dml::check_defaults(&planned.relation.columns)?;
         }
+        self.fill_sink(&catalog, &mut planned.relation).await?;
         self.hide_secrets(&mut planned.relation).await?;
         check_connector(&planned.relation, self.server.engine.vault().clone()).await?;
         let creation = Creation {
@@ -754,7 +756,8 @@ fn mark_varchar(columns: &mut [Column], definitions: &[ColumnDefinition]) {
 
 /// Options and reachability of a connector, before anything is created.
 async fn check_connector(relation: &Relation, vault: Arc<Vault>) -> Result<()> {
-    let Some(spec) = relation.connector.clone() else {
+    let spec = relation.connector.clone();
+    let Some(spec) = spec.filter(|spec| spec.connector != INTO_TABLE) else {
         return Ok(());
     };
     let (kind, columns) = (relation.kind, relation.columns.clone());

@@ -161,7 +161,14 @@ def test_writers_and_readers_meanwhile(own_server):
     def reads():
         with own_server.connect() as connection:
             while not over.is_set():
-                cursor = connection.execute("SELECT * FROM t WHERE id <= 500")
+                try:
+                    cursor = connection.execute("SELECT * FROM t WHERE id <= 500")
+                except psycopg.Error as error:
+                    # As in PostgreSQL, between what a prepared statement says of its columns and its rows.
+                    if "cached plan must not change result type" not in str(error):
+                        wrong.append(error)
+                        return
+                    continue
                 found = [c.name for c in cursor.description]
                 for row in cursor.fetchall():
                     for name, value in zip(found, row):

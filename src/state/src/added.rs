@@ -1,9 +1,9 @@
 //! The values that rows have in columns which were added after them.
 //!
-//! Such a column's field carries its value as a text (see `tidemark_plan::MISSING`): the hexadecimal
-//! digits of an Arrow IPC stream of one row and one column, so that it is of any type. Rows without
-//! the column get it where they are met: those of an older checkpoint file where it is read, those of
-//! the log and those on their way at the operator that keeps them.
+//! Such a column's field carries its value as a text (see `tidemark_plan::MISSING`): the
+//! hexadecimal digits of an Arrow IPC stream of one row and one column, so that it is of any type.
+//! Rows without the column get it where they are met: those of an older checkpoint file where it is
+//! read, those of the log and those on their way at the operator that keeps them.
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -12,7 +12,7 @@ use arrow::ipc::writer::StreamWriter;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Error, Result};
-use tidemark_plan::MISSING;
+use tidemark_plan::{MISSING, Relation};
 
 /// The text for the only value of an array.
 ///
@@ -35,7 +35,7 @@ pub fn encode(value: &ArrayRef) -> Result<String> {
 }
 
 /// The inverse of [`encode`]; `None` for a text that is none, or of another type.
-fn decode(text: &str, data_type: &DataType) -> Option<ArrayRef> {
+pub fn decode(text: &str, data_type: &DataType) -> Option<ArrayRef> {
     let byte = |pair: &[u8]| {
         let digit = |d: u8| char::from(d).to_digit(16);
         let &[high, low] = pair else {
@@ -55,6 +55,13 @@ fn decode(text: &str, data_type: &DataType) -> Option<ArrayRef> {
 /// beginning.
 pub fn missing(field: &Field) -> Option<ArrayRef> {
     decode(field.metadata().get(MISSING)?, field.data_type())
+}
+
+/// The same of the column at this position of a table.
+pub fn missing_at(table: &Relation, column: usize) -> Option<ArrayRef> {
+    let fragments = table.job.iter().flat_map(|job| &job.fragments);
+    let root = fragments.last().map(|fragment| &fragment.root)?;
+    missing(root.schema.fields().get(column)?)
 }
 
 /// How many columns of a table were there from its beginning: by their hash rows are where they

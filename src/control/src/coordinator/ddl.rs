@@ -320,6 +320,7 @@ impl Proposed<'_> {
                     check_seen(relation, visible(input)?)?;
                 }
                 self.check_secrets(relation)?;
+                self.check_cycle(relation)?;
             }
             CatalogChange::Rename { relation, .. } | CatalogChange::SetSchema { relation, .. } => {
                 self.check_not_replaced(visible(relation)?)?
@@ -577,6 +578,22 @@ impl Proposed<'_> {
             (None, None, None) => return Ok(()),
         };
         Err(has_dependents(name, detail))
+    }
+
+    /// A sink into a table does not read, by whatever way, what it writes.
+    fn check_cycle(&self, sink: &Relation) -> Result<()> {
+        let Some(into) = sink.into_table() else {
+            return Ok(());
+        };
+        let reads = sink.depends_on.iter().copied();
+        let reads: Vec<RelationId> = reads.filter(|id| *id != into.table).collect();
+        match self.catalog.rests_on(&reads, into.table) {
+            false => Ok(()),
+            true => {
+                let message = format!("sink \"{}\" would read what it writes", sink.name);
+                Err(Error::user(INVALID_DEFINITION, message))
+            }
+        }
     }
 
     /// What is being created reads the relation as it was when its statement began.

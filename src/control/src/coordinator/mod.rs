@@ -70,6 +70,7 @@ use rhythm::Rhythm;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tidemark_changelog::connector::SinkMarker;
 use tidemark_common::mailbox::Empty;
 use tidemark_common::{Backoff, Epoch, Error, RelationId, Result, SqlState, Watermarks, machine};
 use tidemark_plan::Catalog;
@@ -160,6 +161,8 @@ struct PendingWrite {
     /// What they were resolved against and was not decided then.
     after: Vec<Fate>,
     fate: Fate,
+    /// What a sink has delivered with it.
+    marker: Option<(RelationId, SinkMarker)>,
     request: Option<RequestId>,
 }
 
@@ -314,11 +317,13 @@ impl Coordinator {
                 writes,
                 after,
                 fate,
+                marker,
             } => {
                 let write = PendingWrite {
                     writes,
                     after,
                     fate,
+                    marker,
                     request: Some(number),
                 };
                 if let Some(error) = self.refusal(&write) {

@@ -574,6 +574,7 @@ impl Bed {
             writes: tables.iter().map(|table| rows_of(*table, rows)).collect(),
             after: after.iter().map(|fate| (*fate).clone()).collect(),
             fate: fate.clone(),
+            marker: None,
         });
         (fate, answer)
     }

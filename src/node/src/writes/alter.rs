@@ -1,8 +1,11 @@
-//! What ALTER of columns asks of a table that it has locked for writing.
+//! What ALTER of columns asks of a table that it has locked for writing, and what a sink into it
+//! says of what it has delivered.
 
 use super::{Locked, WriteGuard};
 use arrow::array::RecordBatch;
-use tidemark_common::{Error, RelationId, Result, SqlState};
+use std::sync::Arc;
+use tidemark_changelog::connector::SinkMarker;
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::Relation;
 
 impl WriteGuard {
@@ -11,6 +14,19 @@ impl WriteGuard {
     pub fn is_settled(&self, table: RelationId) -> Result<bool> {
         let pin = self.writers.readers.pin_of(&[table]);
         self.is_published(table, pin.epoch())
+    }
+
+    /// The table as it was when it was locked.
+    pub fn relation(&self, table: RelationId) -> Result<Arc<Relation>> {
+        Ok(self.locked(table)?.relation.clone())
+    }
+
+    /// Logs the writes as one, together with the marker of the sink that has delivered them.
+    pub async fn commit_delivered(self, marker: (RelationId, SinkMarker)) -> Result<Epoch> {
+        match self.submit(Some(marker))? {
+            Some(decision) => decision.await,
+            None => Err(Error::internal("a marker is always logged")),
+        }
     }
 
     /// Whether there are rows in the table, of which all can be read.

@@ -524,7 +524,12 @@ impl Front<'_> {
 
     fn sink(&mut self, name: Name, if_not_exists: bool) -> Result<CreateSink> {
         let into = if self.word("into") {
-            Some(self.name()?)
+            let table = self.name()?;
+            let columns = match self.peek().token {
+                Token::LParen => self.identifiers()?,
+                _ => Vec::new(),
+            };
+            Some((table, columns))
         } else {
             None
         };

@@ -1,5 +1,5 @@
-//! The value that rows have in a column which is added to their table: that of its default, computed
-//! once.
+//! The value that rows have in a column which is added to their table: that of its default,
+//! computed once.
 
 use super::*;
 use crate::asker::Asker;

@@ -153,6 +153,9 @@ impl Asker {
                 return Ok(None);
             };
             let guard = self.lock(&[relation.id]).await?;
+            if !self.is_as_before(relation) {
+                return Ok(None);
+            }
             return self
                 .insert_rows(guard, relation, insert, rows)
                 .await
@@ -169,6 +172,9 @@ impl Asker {
             return Ok(None);
         };
         let guard = self.lock(&[relation.id]).await?;
+        if !self.is_as_before(relation) {
+            return Ok(None);
+        }
         let old = guard.lock().lookup(relation.id, &keys)?;
         let zone = self.zone();
         let Some(changes) = write.changes(old, parameters, &zone) else {

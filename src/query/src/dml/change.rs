@@ -19,6 +19,10 @@ impl Asker {
         }
         let name = alias.unwrap_or_else(|| relation.name.clone());
         let guard = self.lock(&[relation.id]).await?;
+        if !self.is_as_before(&relation) {
+            drop(guard);
+            return Box::pin(self.update(update)).await;
+        }
         let snapshot = self.write_snapshot(&guard, &relation, update).await?;
         let (table, tree, alias) = (relation.clone(), update.clone(), name.clone());
         let planned = self.planned(move |state| {
@@ -78,6 +82,10 @@ impl Asker {
         let relation = self.target(object, "delete from")?;
         let name = alias.unwrap_or_else(|| relation.name.clone());
         let guard = self.lock(&[relation.id]).await?;
+        if !self.is_as_before(&relation) {
+            drop(guard);
+            return Box::pin(self.delete(delete)).await;
+        }
         let snapshot = self.write_snapshot(&guard, &relation, delete).await?;
         let (target, tree, alias) = (relation.clone(), delete.clone(), name.clone());
         let planned = self.planned(move |state| {

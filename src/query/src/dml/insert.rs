@@ -29,6 +29,10 @@ impl Asker {
             None => alike(insert),
         };
         let guard = self.lock(&[relation.id]).await?;
+        if !self.is_as_before(&relation) {
+            drop(guard);
+            return Box::pin(self.insert(insert)).await;
+        }
         let batch = match constant {
             Some(batch) => batch,
             None => {

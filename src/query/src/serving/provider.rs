@@ -63,14 +63,11 @@ impl Provider<'_> {
             return Ok(provider_as_source(table));
         }
         if let Some(known) = self.snapshot.catalog.known(schema, name) {
-            // A view names it, which may be read.
+            self.check_read(&known)?;
             return self.table(&known);
         }
         if let Some(relation) = self.snapshot.find(schema, name) {
-            let allowed = self.depth > 0 || self.snapshot.readable.lock().contains(&relation.id);
-            if !allowed {
-                self.snapshot.check_read(relation).map_err(ours)?;
-            }
+            self.check_read(relation)?;
             return match self.within {
                 Some(view) => self.table(&relation.known_by(view)),
                 None => self.table(relation),
@@ -86,6 +83,15 @@ impl Provider<'_> {
             SqlState::UNDEFINED_TABLE,
             format!("relation \"{full}\" does not exist"),
         )))
+    }
+
+    /// What views read, their owners may.
+    fn check_read(&self, relation: &Relation) -> Result<()> {
+        let allowed = self.depth > 0 || self.snapshot.readable.lock().contains(&relation.id);
+        match allowed {
+            true => Ok(()),
+            false => self.snapshot.check_read(relation).map_err(ours),
+        }
     }
 
     fn table(&self, relation: &Arc<Relation>) -> Result<Arc<dyn TableSource>> {

@@ -218,7 +218,8 @@ impl Session {
         };
         if relation.key.contains(&column) {
             let message = format!(
-                "column \"{name}\" cannot be dropped: it is part of the primary key of table \"{}\"",
+                "column \"{name}\" cannot be dropped: it is part of the primary key of table \
+                 \"{}\"",
                 relation.name
             );
             return Err(Error::unsupported(message)
@@ -268,6 +269,12 @@ impl Session {
         if dependent.kind == RelationKind::Index {
             let name = &relation.columns[column].name;
             return Ok(dependent.columns.iter().any(|c| c.name == *name));
+        }
+        let into = dependent
+            .into_table()
+            .filter(|into| into.table == relation.id);
+        if let Some(into) = into {
+            return Ok(into.columns.contains(&column));
         }
         let taps = dependent.job.iter().flat_map(|job| job.taps());
         let mut taps = taps.filter(|(id, _)| *id == relation.id);

@@ -1,5 +1,5 @@
-//! Tables that get columns on a worker: what it keeps of one is made wider as soon as the actor that
-//! keeps it is in the middle of nothing, and takes the place of what people have read of it.
+//! Tables that get columns on a worker: what it keeps of one is made wider as soon as the actor
+//! that keeps it is in the middle of nothing, and takes the place of what people have read of it.
 
 use super::Worker;
 use crate::actor::Work;
