@@ -5,7 +5,7 @@
 use crate::{CatalogChange, Entry};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidemark_changelog::connector::SplitPosition;
+use tidemark_changelog::connector::{SinkMarker, SplitPosition};
 use tidemark_common::{Epoch, RelationId};
 use tidemark_plan::{Catalog, Object, Relation, RelationKind, SecretName};
 
@@ -26,6 +26,8 @@ pub struct Decisions {
     pub clock: i64,
     /// Where each running source stands at the end of `decided`.
     pub positions: BTreeMap<RelationId, Vec<SplitPosition>>,
+    /// What sinks into tables have delivered.
+    pub markers: BTreeMap<RelationId, SinkMarker>,
     /// The last committed checkpoint: its epoch and its manifest's path.
     pub checkpoint: Option<(Epoch, String)>,
 }
@@ -50,6 +52,12 @@ impl Decisions {
                 );
                 self.decided = cut.epoch;
                 self.clock = cut.clock;
+                let delivered = cut.markers.iter().filter(|(sink, _)| {
+                    // One that was dropped meanwhile needs none.
+                    self.catalog.relations.contains_key(sink)
+                });
+                let delivered = delivered.map(|(sink, marker)| (*sink, marker.clone()));
+                self.markers.extend(delivered);
                 for (source, positions) in &cut.positions {
                     self.positions.insert(*source, positions.clone());
                 }
@@ -188,6 +196,7 @@ impl Decisions {
         self.catalog.stopped.remove(&id);
         self.starts.remove(&id);
         self.positions.remove(&id);
+        self.markers.remove(&id);
     }
 
     fn update(&mut self, id: &RelationId, change: impl FnOnce(&mut Relation)) {
@@ -281,6 +290,22 @@ impl Decisions {
             CatalogChange::SetOwner { relation, owner } => {
                 self.update(relation, |r| r.owner.clone_from(owner))
             }
+            CatalogChange::AddColumn {
+                relation,
+                column,
+                missing,
+            } => self.catalog.add_column(*relation, column, missing),
+            CatalogChange::DropColumn {
+                relation, column, ..
+            } => self.catalog.drop_column(*relation, *column),
+            CatalogChange::RenameColumn {
+                relation,
+                column,
+                name,
+                definitions,
+            } => self
+                .catalog
+                .rename_column(*relation, *column, name, definitions),
         }
     }
 

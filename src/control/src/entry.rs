@@ -14,14 +14,14 @@
 use crate::codec::{decode_changes, encode_changes};
 use crate::stored::{Contents, StoredRows};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
-use tidemark_changelog::connector::SplitPosition;
+use tidemark_changelog::connector::{SinkMarker, SplitPosition};
 use tidemark_common::disk::Disk;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, Watermarks};
-use tidemark_plan::{DefaultGrant, Grant, Relation, Role, Secret, SecretName, Stopped};
+use tidemark_plan::{Column, DefaultGrant, Grant, Relation, Role, Secret, SecretName, Stopped};
 use tidemark_state::errors::{KeptError, decode_errors, encode_errors};
 
 /// Of the serialised form; its first byte.
@@ -122,6 +122,9 @@ pub struct Cut {
     /// The promises that its barrier carried.
     #[serde(default, skip_serializing_if = "no_watermarks")]
     pub watermarks: Watermarks,
+    /// What sinks into tables have delivered with what is written.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub markers: BTreeMap<RelationId, SinkMarker>,
     /// Rows written by DML, and rows of sources whose records may be taken away, in the order of
     /// reading.
     #[serde(skip)]
@@ -335,6 +338,37 @@ pub enum CatalogChange {
         relation: RelationId,
         /// A role.
         owner: String,
+    },
+    /// `ALTER .. ADD COLUMN`.
+    AddColumn {
+        /// Which relation.
+        relation: RelationId,
+        /// The column, behind all others.
+        column: Box<Column>,
+        /// What rows have in it that are there, see `tidemark_state::added`.
+        missing: String,
+    },
+    /// `ALTER .. DROP COLUMN`.
+    DropColumn {
+        /// Which relation.
+        relation: RelationId,
+        /// The column's position.
+        column: usize,
+        /// What depends on the relation and was looked at: it does not name the column.
+        #[serde(default)]
+        spared: BTreeSet<RelationId>,
+    },
+    /// `ALTER .. RENAME COLUMN`.
+    RenameColumn {
+        /// Which relation.
+        relation: RelationId,
+        /// The column's position.
+        column: usize,
+        /// Its new name.
+        name: String,
+        /// The texts of indexes that name it, as they are now.
+        #[serde(default)]
+        definitions: BTreeMap<RelationId, String>,
     },
 }
 
@@ -729,6 +763,11 @@ mod tests {
             Entry::decode(&Entry::Cut(cut.clone()).encode().unwrap()).unwrap(),
             Entry::Cut(cut.clone())
         );
+        let marker = SinkMarker {
+            epoch: Epoch(4),
+            ..SinkMarker::default()
+        };
+        cut.markers.insert(RelationId(8), marker);
         cut.errors.push(KeptError {
             relation: RelationId(3),
             row: Arc::default(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tidemark_changelog::connector::SplitPosition;
+use tidemark_changelog::connector::{SinkMarker, SplitPosition};
 use tidemark_common::{Epoch, Error, RelationId, Result, Watermarks, WorkerId};
 use tidemark_plan::Relation;
 use tidemark_state::checkpoint::FileMeta;
@@ -80,6 +80,9 @@ pub enum Command {
     Resume,
     /// The worker ends.
     Shutdown,
+    /// The table has more columns than before, with values for rows that are older; answered with
+    /// `Event::Widened`.
+    Widen(Arc<Relation>),
 }
 
 /// Closes an epoch.
@@ -314,6 +317,13 @@ pub enum Event {
         /// Its path, or why it failed.
         manifest: Result<String>,
     },
+    /// What a worker keeps of a table has the columns that the table has now.
+    Widened {
+        /// The worker.
+        worker: WorkerId,
+        /// The table.
+        relation: RelationId,
+    },
 }
 
 /// Whether a write was refused, as those that are resolved against it see it: they are written on
@@ -397,6 +407,8 @@ pub enum Request {
         after: Vec<Fate>,
         /// Their own.
         fate: Fate,
+        /// Of a sink into a table: what it has delivered with them.
+        marker: Option<(RelationId, SinkMarker)>,
     },
     /// Wait for a checkpoint that contains everything so far; answered when it is committed and
     /// visible.

@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tidemark_changelog::connector::SplitPosition;
+use tidemark_changelog::connector::{SinkMarker, SplitPosition};
 use tidemark_common::{Epoch, Error, RelationId, Result, machine};
 use tokio::sync::watch;
 
@@ -50,6 +50,8 @@ pub struct Readers {
     moved: watch::Sender<()>,
     log_error: Mutex<Option<Error>>,
     stalled: AtomicBool,
+    /// What sinks into tables have delivered, as the log has it.
+    markers: Mutex<BTreeMap<RelationId, SinkMarker>>,
 }
 
 struct State {
@@ -240,6 +242,7 @@ impl Readers {
             moved: watch::Sender::new(()),
             log_error: Mutex::default(),
             stalled: AtomicBool::new(false),
+            markers: Mutex::default(),
         })
     }
 
@@ -455,6 +458,17 @@ impl Readers {
     /// Why nothing can be decided at the moment, if so.
     pub fn log_error(&self) -> Option<Error> {
         self.log_error.lock().clone()
+    }
+
+    /// Told by the coordinator: this is in the log, of sinks into tables.
+    pub fn note_markers(&self, markers: &BTreeMap<RelationId, SinkMarker>) {
+        let markers = markers.iter().map(|(sink, m)| (*sink, m.clone()));
+        self.markers.lock().extend(markers);
+    }
+
+    /// What a sink into a table has delivered.
+    pub fn marker(&self, sink: RelationId) -> Option<SinkMarker> {
+        self.markers.lock().get(&sink).cloned()
     }
 
     /// Set by the coordinator while the log takes no entries.

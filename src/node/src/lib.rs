@@ -12,6 +12,7 @@ mod checkpoints;
 pub mod cluster;
 mod crew;
 pub mod engine;
+mod full;
 mod locks;
 mod memory;
 mod metrics;

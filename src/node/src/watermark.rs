@@ -100,6 +100,7 @@ mod tests {
             comment: None,
             job: None,
             created_at: None,
+            altered: Default::default(),
             unreadable: None,
         }
     }

@@ -9,13 +9,14 @@
 //! into the heads only then; a statement that writes more than fits into memory goes past them
 //! ([`bulk`]).
 
+mod alter;
 mod bulk;
 mod head;
 mod own;
 mod unique;
 
+use crate::full::{self, FullSinks};
 use crate::locks::{LockNote, TableLock, TableLocks, Writer};
-use crate::sinks::full::{self, FullSinks};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
@@ -26,6 +27,7 @@ use own::OwnWrites;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use tidemark_changelog::connector::SinkMarker;
 use tidemark_changelog::key::encode_columns;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, machine, vnode_owner};
@@ -433,6 +435,9 @@ impl WriteGuard {
     ) -> Result<(usize, usize)> {
         let locked = self.locked(table)?;
         let (relation, schema) = (locked.relation.clone(), locked.schema.clone());
+        for rows in deletes.iter().chain(inserts) {
+            locked.check_width(rows)?;
+        }
         let before = locked.changes.len();
         let deleted: usize = deletes.iter().map(RecordBatch::num_rows).sum();
         for rows in deletes.iter().filter(|r| r.num_rows() > 0) {
@@ -596,7 +601,7 @@ impl WriteGuard {
 
     /// Submits the writes and puts them into the heads; the tables are free for the next writer
     /// when this returns. The answer tells their epoch when it is decided; none if nothing changes.
-    fn submit(self) -> Result<Option<Decision>> {
+    fn submit(self, marker: Option<(RelationId, SinkMarker)>) -> Result<Option<Decision>> {
         // The tables stay locked until the writes are sent: the log must have them in the order in
         // which they were resolved.
         let mut tables = self.tables;
@@ -631,7 +636,7 @@ impl WriteGuard {
             });
             writes.push(TableWrites::held(*table, changes));
         }
-        if writes.is_empty() {
+        if writes.is_empty() && marker.is_none() {
             return Ok(None);
         }
         // What was not submitted is in no head: a head that knows more than the log would resolve
@@ -642,6 +647,7 @@ impl WriteGuard {
             writes,
             after: tables.values().filter_map(|l| l.head.last_open()).collect(),
             fate: fate.clone(),
+            marker,
         };
         let decision = head::decision(writers.events.ask(request)?);
         for (TableWrites { table, changes }, keys) in submitted.into_iter().zip(keys) {
@@ -678,9 +684,9 @@ impl WriteGuard {
     /// Submits, elsewhere if a file has to be made durable for it.
     async fn submit_somewhere(self) -> Result<Option<Decision>> {
         if !self.is_stored() {
-            return self.submit();
+            return self.submit(None);
         }
-        machine::blocking(|| self.submit()).await?
+        machine::blocking(|| self.submit(None)).await?
     }
 
     /// Logs the writes as one; returns their epoch when it is decided. That of rows in a file takes
@@ -779,11 +785,9 @@ pub fn check_write_bytes(bytes: usize) -> Result<()> {
 
 /// The part of the changes that each partition keeps.
 fn shares(changes: &ChangeBatch, partitions: &[Arc<ViewPartition>]) -> Vec<ChangeBatch> {
-    let key = partitions.first().and_then(|p| p.key());
-    let columns: Vec<ArrayRef> = match key {
-        Some(key) => key.iter().map(|k| changes.column(*k).clone()).collect(),
-        None => changes.rows().columns().to_vec(),
-    };
+    let by = partitions.first().map(|p| p.placed_by());
+    let by = by.unwrap_or_default().into_iter();
+    let columns: Vec<ArrayRef> = by.map(|column| changes.column(column).clone()).collect();
     let mut rows = vec![Vec::new(); partitions.len()];
     for (row, hash) in hash_columns(&columns, changes.num_rows())
         .into_iter()

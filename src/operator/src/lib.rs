@@ -38,9 +38,11 @@ pub mod union;
 pub mod unnest;
 pub mod values;
 
+use arrow::datatypes::SchemaRef;
+use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, Result, Watermarks};
-use tidemark_state::StateTable;
+use tidemark_state::{StateTable, ViewPartition};
 
 /// The barrier that closes an epoch.
 #[derive(Clone, Debug)]
@@ -97,6 +99,12 @@ pub trait Operator: Send {
     /// Its state tables, to be sealed and restored.
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {
         Vec::new()
+    }
+    /// The table whose rows it keeps has more columns: all of this schema. What readers see of it
+    /// from now on; none of an operator that keeps no table's rows.
+    fn widen(&mut self, schema: &SchemaRef) -> Option<Arc<ViewPartition>> {
+        let _ = schema;
+        None
     }
     /// Bytes that it holds beside them, if they grow with its input.
     fn memory_bytes(&self) -> usize {

@@ -9,12 +9,17 @@
 //! Input that can retract must be partitioned by the hash of the view's key, in the order of the
 //! key's columns, or of all columns without key: a restored row must meet its retraction.
 //! Append-only input without key stays on the worker that made it.
+//!
+//! Rows of a table that are older than some of its columns get them here
+//! ([`tidemark_state::added`]).
 
+use crate::values::nullable;
 use crate::{Barrier, Operator, Out};
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::Result;
+use tidemark_state::added::widened;
 use tidemark_state::{StateTable, ViewOptions, ViewPartition, ViewTable};
 
 /// `Op::Materialize`.
@@ -59,6 +64,7 @@ impl Materialize {
 
 impl Operator for Materialize {
     fn on_changes(&mut self, _port: usize, batch: ChangeBatch, out: &mut dyn Out) -> Result<()> {
+        let batch = widened(batch, self.table.view().schema());
         self.epoch.push(batch.clone());
         out.send(batch)
     }
@@ -68,6 +74,16 @@ impl Operator for Materialize {
         let (view, rest) = (self.table.view(), &mut || out.look_up());
         view.append_in_parts(barrier.epoch, changes, rest);
         Ok(())
+    }
+
+    fn widen(&mut self, schema: &SchemaRef) -> Option<Arc<ViewPartition>> {
+        let schema = nullable(schema);
+        for batch in &mut self.epoch {
+            *batch = widened(batch.clone(), &schema);
+        }
+        let view = Arc::new(self.table.view().widened(&schema));
+        self.table = ViewTable::new(view.clone());
+        Some(view)
     }
 
     fn memory_bytes(&self) -> usize {

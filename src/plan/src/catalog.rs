@@ -3,7 +3,7 @@
 
 use crate::roles::{DefaultGrant, Grants, Role};
 use crate::secrets::{Hidden, Secret};
-use crate::{Conflict, JobPlan, Unreadable, Watermark};
+use crate::{Altered, Conflict, JobPlan, Unreadable, Watermark};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -214,6 +214,8 @@ pub struct Relation {
     /// The epoch from which on checkpoints contain its job; none where it has no job that counts
     /// for itself (a plain view, an append-only source): it is there at once.
     pub created_at: Option<Epoch>,
+    /// What happened to its columns since it was created.
+    pub altered: Altered,
     /// Set when this build cannot read what is stored of the relation: then there is no job, and
     /// only names, dependencies and what else could be read are there.
     pub unreadable: Option<Unreadable>,

@@ -12,8 +12,10 @@
 
 use crate::roles::{DefaultGrant, Grants, Role};
 use crate::secrets::Secret;
+use crate::{
+    Altered, Catalog, Column, Conflict, Expr, JobPlan, Literal, Node, OnError, Op, Properties,
+};
 use crate::{BinaryOp, ConnectorSpec, Relation, RelationKind, Stopped, Watermark};
-use crate::{Catalog, Column, Conflict, Expr, JobPlan, Literal, Node, OnError, Op, Properties};
 use arrow_schema::{DataType, SchemaRef};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
@@ -352,6 +354,12 @@ struct Body<'a> {
     owner: Cow<'a, str>,
     comment: Cow<'a, Option<String>>,
     job: Cow<'a, Option<JobPlan>>,
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    altered: Cow<'a, Altered>,
+}
+
+fn is_nothing(altered: &Altered) -> bool {
+    altered.is_nothing()
 }
 
 /// Bodies of earlier builds say yes, from the beginning on, or no.
@@ -389,6 +397,7 @@ impl Stored {
                     owner: Cow::Borrowed(&relation.owner),
                     comment: Cow::Borrowed(&relation.comment),
                     job: Cow::Borrowed(&relation.job),
+                    altered: Cow::Borrowed(&relation.altered),
                 };
                 (PLAN_VERSION, serde_json::to_string(&body)?)
             }
@@ -444,6 +453,7 @@ impl Stored {
             owner: body.owner.into_owned(),
             comment: body.comment.into_owned(),
             job: body.job.into_owned(),
+            altered: body.altered.into_owned(),
             created_at: Some(self.created_at).filter(|e| *e > Epoch(0)),
             unreadable: None,
         }
@@ -482,6 +492,7 @@ impl Stored {
             owner: field(&body, "owner"),
             comment: None,
             job: None,
+            altered: field(&body, "altered"),
             created_at: Some(self.created_at).filter(|e| *e > Epoch(0)),
             unreadable: Some(unreadable),
         }

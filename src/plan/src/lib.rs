@@ -2,9 +2,11 @@
 //! entries. Everything here is data with a stable serialised form (JSON): lowered plans are stored
 //! in the catalog and a restart never plans anew.
 
+mod altered;
 pub mod catalog;
 mod codec;
 pub mod expr;
+mod into;
 pub mod messages;
 pub mod order;
 pub mod plan;
@@ -12,9 +14,11 @@ pub mod roles;
 pub mod secrets;
 pub mod watermark;
 
+pub use altered::{Altered, MISSING, Names};
 pub use catalog::*;
 pub use codec::{PLAN_VERSION, Unreadable};
 pub use expr::*;
+pub use into::{INTO_TABLE, IntoTable};
 pub use order::*;
 pub use plan::*;
 pub use roles::{DefaultGrant, Grant, Grants, NewObject, Object, Privilege, ROOT, Role};

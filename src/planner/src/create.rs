@@ -403,6 +403,42 @@ impl Planner {
     }
 }
 
+/// A column as it is declared, without regard to a key.
+pub(crate) fn column_of(
+    definition: &ColumnDefinition,
+    zone: &str,
+    registry: &Registry,
+) -> Result<Column> {
+    let ColumnDefinition {
+        name,
+        data_type,
+        not_null,
+        default,
+        position,
+        ..
+    } = definition;
+    let (arrow, mut sql_type) = sql_type_to_arrow(data_type).map_err(|e| e.at(*position))?;
+    if sql_type.is_empty() {
+        sql_type = declared_digits(data_type);
+    }
+    if let Some(text) = default {
+        defaults::check(text, registry).map_err(|e| e.at(*position))?;
+    }
+    let default = match default {
+        Some(text) if matches!(arrow, DataType::Timestamp(_, Some(_))) => {
+            Some(defaults::moment(text, zone)?)
+        }
+        other => other.clone(),
+    };
+    Ok(Column {
+        name: name.clone(),
+        nullable: !not_null,
+        default,
+        data_type: arrow,
+        sql_type,
+    })
+}
+
 fn columns_of(create: &CreateRelation, zone: &str, registry: &Registry) -> Result<Columns> {
     let mut all = Columns {
         columns: Vec::new(),
@@ -413,16 +449,11 @@ fn columns_of(create: &CreateRelation, zone: &str, registry: &Registry) -> Resul
     for definition in &create.columns {
         let ColumnDefinition {
             name,
-            data_type,
-            not_null,
-            default,
             generated,
             position,
+            ..
         } = definition;
-        let (arrow, mut sql_type) = sql_type_to_arrow(data_type).map_err(|e| e.at(*position))?;
-        if sql_type.is_empty() {
-            sql_type = declared_digits(data_type);
-        }
+        let mut column = column_of(definition, zone, registry)?;
         if all.columns.iter().any(|c: &Column| c.name == *name) {
             return Err(Error::user(
                 SqlState::DUPLICATE_COLUMN,
@@ -430,25 +461,11 @@ fn columns_of(create: &CreateRelation, zone: &str, registry: &Registry) -> Resul
             )
             .at(*position));
         }
-        if let Some(text) = default {
-            defaults::check(text, registry).map_err(|e| e.at(*position))?;
-        }
-        let key = create.primary_key.contains(name);
+        column.nullable &= !create.primary_key.contains(name);
         if let Some(e) = generated {
             all.generated.push((all.columns.len(), e.clone()));
         }
-        all.columns.push(Column {
-            name: name.clone(),
-            nullable: !(*not_null || key),
-            default: match default {
-                Some(text) if matches!(arrow, DataType::Timestamp(_, Some(_))) => {
-                    Some(defaults::moment(text, zone)?)
-                }
-                other => other.clone(),
-            },
-            data_type: arrow,
-            sql_type,
-        });
+        all.columns.push(column);
     }
     for (what, alias) in &create.includes {
         let (name, data_type) = match what {

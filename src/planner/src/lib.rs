@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod aggregates;
+mod alter;
 mod bind;
 mod changelog;
 mod coerce;
@@ -21,6 +22,7 @@ mod explain;
 mod fold;
 mod generators;
 mod interval;
+mod into;
 mod limits;
 mod lineage;
 mod lower;
@@ -42,7 +44,7 @@ use datafusion_expr::planner::{ExprPlanner, RelationPlanner};
 use datafusion_expr::{LogicalPlan, ScalarUDF};
 use datafusion_optimizer::AnalyzerRule;
 use datafusion_sql::sqlparser::ast::Query;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
@@ -182,7 +184,7 @@ impl Planner {
         statement: &Statement,
         owner: &str,
     ) -> Result<Planned> {
-        match &statement.kind {
+        let planned = match &statement.kind {
             StatementKind::CreateSource(create) => self.source(id, create, statement, owner),
             StatementKind::CreateTable(create) => self.table(id, create, statement, owner),
             StatementKind::CreateMaterializedView(view) => {
@@ -197,7 +199,18 @@ impl Planner {
                 SqlState::WRONG_OBJECT_TYPE,
                 "this statement creates no relation",
             )),
-        }
+        };
+        let mut planned = planned?;
+        planned.relation.altered.seen = self.altered_so_far(&planned.relation);
+        Ok(planned)
+    }
+
+    /// How often the relations that a relation reads were altered.
+    fn altered_so_far(&self, relation: &Relation) -> BTreeMap<RelationId, u32> {
+        let read = relation.depends_on.iter();
+        let times =
+            read.filter_map(|id| Some((*id, self.catalog.relations.get(id)?.altered.times)));
+        times.filter(|(_, times)| *times > 0).collect()
     }
 
     /// Rewrites a query into what DataFusion's planner understands: views by their queries, TUMBLE

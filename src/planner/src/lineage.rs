@@ -28,9 +28,9 @@ fn find(plan: &LogicalPlan, column: usize) -> Option<String> {
                 .map_or(Some(column), |p| p.get(column).copied())?;
             table
                 .relation
-                .columns
-                .get(position)
-                .map(|c| c.sql_type.clone())
+                .visible()
+                .nth(position)
+                .map(|(_, c)| c.sql_type.clone())
         }
         LogicalPlan::Projection(p) => of_expr(p.expr.get(column)?, &p.input),
         LogicalPlan::Aggregate(a) => match a.group_expr.get(column) {

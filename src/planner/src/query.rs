@@ -326,12 +326,6 @@ impl Planner {
         statement: &Statement,
         owner: &str,
     ) -> Result<Planned> {
-        if let Some(table) = &sink.into {
-            return Err(
-                Error::unsupported("CREATE SINK INTO a table is not supported yet")
-                    .at(table.position),
-            );
-        }
         let (query, text, emits_on_close) = match &sink.input {
             SinkInput::Query(query, text, emits) => (query.clone(), text.clone(), *emits),
             SinkInput::Relation(name) => {
@@ -362,7 +356,11 @@ impl Planner {
             relations,
             reads,
         } = streamed;
-        let mut connector = sink_connector(sink)?;
+        let target = self.target(sink, &columns, &stream.node.properties)?;
+        let (mut connector, sink) = match &target {
+            Some(target) => (target.connector.clone(), &target.sink),
+            None => (sink_connector(sink)?, sink),
+        };
         let (key, insertions_only) = sink_key(sink, &connector, &columns, &stream.node.properties)?;
         if insertions_only {
             builder.notice(
@@ -400,6 +398,10 @@ impl Planner {
         relation.on_error = on_error(&sink.options)?;
         relation.query = text;
         relation.depends_on = relations.into_iter().collect();
+        if let Some(target) = &target {
+            target.check_cycle(&self.catalog, &relation)?;
+            relation.depends_on.push(target.table);
+        }
         relation.connector = Some(connector);
         relation.job = Some(job);
         Ok(Planned {
@@ -462,6 +464,7 @@ impl Planner {
             job: None,
             logs_rows: None,
             created_at: None,
+            altered: Default::default(),
             unreadable: None,
         })
     }

@@ -148,6 +148,26 @@ pub struct CreateRelation {
     pub format: Option<FormatClause>,
 }
 
+impl CreateRelation {
+    /// Without anything but its name.
+    pub(crate) fn named(name: Name) -> CreateRelation {
+        CreateRelation {
+            name,
+            if_not_exists: false,
+            or_replace: false,
+            columns: Vec::new(),
+            primary_key: Vec::new(),
+            watermark: None,
+            append_only: false,
+            on_conflict: None,
+            includes: Vec::new(),
+            options: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            format: None,
+        }
+    }
+}
+
 /// `CREATE [MATERIALIZED] VIEW`.
 #[derive(Clone, Debug)]
 pub struct CreateView {
@@ -185,8 +205,8 @@ pub struct CreateSink {
     pub name: Name,
     /// `IF NOT EXISTS`.
     pub if_not_exists: bool,
-    /// `INTO table`.
-    pub into: Option<Name>,
+    /// `INTO table [(columns)]`.
+    pub into: Option<(Name, Vec<String>)>,
     /// `FROM` or `AS`.
     pub input: SinkInput,
     /// `WITH (...)`.
@@ -251,6 +271,36 @@ pub enum AlterAction {
     SwapWith(Name),
     /// `RESUME`.
     Resume,
+    /// `ADD`, `DROP` and `RENAME COLUMN`.
+    Columns(Vec<ColumnAction>),
+}
+
+/// What ALTER does to a column.
+#[derive(Clone, Debug)]
+pub enum ColumnAction {
+    /// `ADD COLUMN`.
+    Add {
+        /// The column.
+        column: Box<ColumnDefinition>,
+        /// `IF NOT EXISTS`.
+        if_not_exists: bool,
+    },
+    /// `DROP COLUMN`.
+    Drop {
+        /// The column.
+        name: String,
+        /// `IF EXISTS`.
+        if_exists: bool,
+        /// `CASCADE`.
+        cascade: bool,
+    },
+    /// `RENAME COLUMN`.
+    Rename {
+        /// The column.
+        name: String,
+        /// Its new name.
+        to: String,
+    },
 }
 
 /// What SHOW shows.

@@ -9,6 +9,7 @@
 //! half leaves, the new half comes. An INSERT of constants plans nothing: its literals are parsed
 //! straight into columns. Nor does an UPDATE or DELETE of rows by their keys ([`by_key`]).
 
+mod added;
 mod alike;
 pub mod by_key;
 mod change;
@@ -34,11 +35,12 @@ use crate::serving::query::plan_query;
 use crate::snapshot::{Override, Snapshot};
 use crate::values;
 use crate::{parameters, types};
+pub use added::Missing;
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-pub use constants::check_defaults;
 use constants::*;
+pub use constants::{check_defaults, has_constant_default};
 pub use copy::CopyRows;
 use datafusion::catalog::MemTable;
 use datafusion::execution::SessionState;
@@ -50,7 +52,7 @@ use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, ObjectName, SelectItem, SetExpr, Value};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
-use insert::{all_direct, direct_parameters, insert_columns, values_of};
+use insert::{all_direct, default_expression, direct_parameters, insert_columns, values_of};
 use postgres_types::Type;
 pub use rows::computed_batch;
 use rows::*;
@@ -200,6 +202,13 @@ impl Asker {
         Ok(relation)
     }
 
+    /// Whether a table that was waited for has the columns that it had before.
+    fn is_as_before(&self, table: &Relation) -> bool {
+        let catalog = self.catalog();
+        let now = catalog.relations.get(&table.id);
+        now.is_none_or(|now| now.altered.times == table.altered.times)
+    }
+
     /// A snapshot that reads the target through the guard, with more tables by name.
     async fn write_snapshot<V: ast::Visit + Sync>(
         &mut self,
@@ -305,15 +314,20 @@ fn plan_returning(
     items: Vec<SelectItem>,
     name: String,
 ) -> Result<(LogicalPlan, Vec<String>)> {
-    let schema = relation.sql_schema();
+    let schema = relation.visible_schema();
+    let positions = relation.visible_positions();
+    let shown = |batch: RecordBatch| {
+        let batch = batch.project(&positions);
+        redress(batch.map_err(crate::error::from_arrow)?, &schema)
+    };
     let affected = affected
         .into_iter()
-        .map(|b| redress(b, &schema))
+        .map(shown)
         .collect::<Result<Vec<_>>>()?;
     let table = MemTable::try_new(schema, vec![affected]).map_err(from_datafusion)?;
     snapshot.overrides.push(Override {
         name: name.clone(),
-        relation: Arc::new(relation.clone()),
+        relation: Arc::new(relation.shown()),
         table: Arc::new(table),
     });
     let statement = query_with(|s| {

@@ -18,6 +18,7 @@ pub mod catalog_tables;
 pub mod clients;
 pub mod commons;
 pub mod copy;
+pub mod definition;
 pub mod dml;
 pub mod effects;
 pub mod error;

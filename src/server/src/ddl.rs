@@ -5,8 +5,10 @@
 //! its progress goes to the client as NOTICEs. With `background_ddl` that work goes on in a task of
 //! its own.
 
+mod columns;
 mod grants;
 mod index;
+mod into;
 mod roles;
 mod secrets;
 
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_connector::Vault;
 use tidemark_node::engine::{CatalogChange, Creation};
-use tidemark_plan::{Catalog, Relation, RelationKind};
+use tidemark_plan::{Catalog, Column, INTO_TABLE, Relation, RelationKind};
 use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{
     AlterAction, ColumnDefinition, Drop, Name, Statement, StatementKind,
@@ -174,9 +176,10 @@ impl Session {
         check_reads(&catalog, self.user(), &planned.reads)?;
         let mut planned = planned;
         if let K::CreateSource(c) | K::CreateTable(c) = &statement.kind {
-            mark_varchar(&mut planned.relation, &c.columns);
+            mark_varchar(&mut planned.relation.columns, &c.columns);
             tidemark_query::dml::check_defaults(&planned.relation.columns)?;
         }
+        self.fill_sink(&catalog, &mut planned.relation).await?;
         self.hide_secrets(&mut planned.relation).await?;
         check_connector(&planned.relation, self.server.engine.vault().clone()).await?;
         let creation = Creation {
@@ -545,6 +548,10 @@ impl Session {
                 self.resume(&catalog, &relation).await?;
                 Vec::new()
             }
+            AlterAction::Columns(actions) => {
+                self.alter_columns(&relation, actions).await?;
+                Vec::new()
+            }
             AlterAction::SwapWith(other) => {
                 let other = self.resolve(&catalog, other)?;
                 self.require_ownership(&other)?;
@@ -733,7 +740,7 @@ fn swap(one: &Relation, other: &Relation) -> Result<Vec<CatalogChange>> {
 }
 
 /// Strings are one type below; clients are shown VARCHAR where it was declared, and TEXT elsewhere.
-fn mark_varchar(relation: &mut Relation, definitions: &[ColumnDefinition]) {
+fn mark_varchar(columns: &mut [Column], definitions: &[ColumnDefinition]) {
     fn varchar(t: &ast::DataType) -> Option<String> {
         match t {
             ast::DataType::Varchar(None) | ast::DataType::CharacterVarying(None) => {
@@ -745,11 +752,7 @@ fn mark_varchar(relation: &mut Relation, definitions: &[ColumnDefinition]) {
             _ => None,
         }
     }
-    for column in relation
-        .columns
-        .iter_mut()
-        .filter(|c| c.sql_type.is_empty())
-    {
+    for column in columns.iter_mut().filter(|c| c.sql_type.is_empty()) {
         if let Some(t) = definitions
             .iter()
             .find(|d| d.name == column.name)
@@ -762,7 +765,8 @@ fn mark_varchar(relation: &mut Relation, definitions: &[ColumnDefinition]) {
 
 /// Options and reachability of a connector, before anything is created.
 async fn check_connector(relation: &Relation, vault: Arc<Vault>) -> Result<()> {
-    let Some(spec) = relation.connector.clone() else {
+    let spec = relation.connector.clone();
+    let Some(spec) = spec.filter(|spec| spec.connector != INTO_TABLE) else {
         return Ok(());
     };
     let (kind, columns) = (relation.kind, relation.columns.clone());

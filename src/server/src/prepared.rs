@@ -21,6 +21,7 @@ use tidemark_query::kept::Kept;
 use tidemark_query::parameters;
 use tidemark_query::snapshot::{Listed, Lists};
 use tidemark_query::statement::{Description, sql_of};
+use tidemark_query::types::pg_type;
 
 /// Bytes of trees that a connection keeps, about.
 const TREES_BYTES: usize = 8 << 20;
@@ -52,6 +53,8 @@ pub struct Prepared {
     types: Vec<u32>,
     /// What Describe tells, as long as the catalog is that one.
     described: Mutex<Option<(Weak<Catalog>, Arc<Described>)>>,
+    /// What the client was told last of its columns.
+    told: Mutex<Option<Arc<Described>>>,
     tree: Mutex<Option<Arc<Statement>>>,
 }
 
@@ -63,6 +66,10 @@ pub struct Described {
     told: Mutex<Option<(Formats, Vec<u8>)>>,
 }
 
+fn changed() -> Error {
+    Error::unsupported("cached plan must not change result type")
+}
+
 impl Described {
     /// This.
     pub fn new(description: Description) -> Arc<Described> {
@@ -70,6 +77,30 @@ impl Described {
             description,
             told: Mutex::default(),
         })
+    }
+
+    /// Whether rows of this description have the columns of another one.
+    ///
+    /// Errors: `0A000`, as in PostgreSQL, if not: a relation was altered, or replaced, since.
+    pub fn check_same(&self, other: &Described) -> Result<()> {
+        let columns = |d: &Described| {
+            let schema = d.description.columns.iter();
+            let fields = schema.flat_map(|schema| schema.fields());
+            fields.map(|f| pg_type(f)).collect::<Vec<_>>()
+        };
+        match columns(self) == columns(other) {
+            true => Ok(()),
+            false => Err(changed()),
+        }
+    }
+
+    /// The same of rows that have so many columns.
+    pub fn check_width(&self, width: usize) -> Result<()> {
+        let told = self.description.columns.as_ref();
+        match told.is_none_or(|schema| schema.fields().len() == width) {
+            true => Ok(()),
+            false => Err(changed()),
+        }
     }
 
     /// Appends the message that tells the columns in these formats: as it was told last, or as
@@ -112,6 +143,7 @@ impl Prepared {
             is_empty: statement.is_none(),
             types,
             described: Mutex::default(),
+            told: Mutex::default(),
             tree: Mutex::new(statement.map(Arc::new)),
         }
     }
@@ -150,6 +182,17 @@ impl Prepared {
     /// What Describe tells with this catalog.
     pub fn describe(&self, catalog: &Arc<Catalog>, described: Arc<Described>) {
         *self.described.lock() = Some((Arc::downgrade(catalog), described));
+    }
+
+    /// The client is told this of its columns.
+    pub fn is_told(&self, described: &Arc<Described>) {
+        *self.told.lock() = Some(described.clone());
+    }
+
+    /// What the client was told last of its columns, if it has some.
+    pub fn told(&self) -> Option<Arc<Described>> {
+        let told = self.told.lock().clone();
+        told.filter(|told| told.description.columns.is_some())
     }
 
     /// The types of its parameters as far as they are known: those that nobody named are found when

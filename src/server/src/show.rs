@@ -8,6 +8,7 @@ use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Relation, RelationKind};
 use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{Name, ShowKind, Statement, StatementKind};
+use tidemark_query::definition::definition;
 use tidemark_query::outcome::{Outcome, text_rows};
 use tidemark_query::privileges::{UNSEEN, may_watch};
 use tidemark_query::types::column_type_name;
@@ -377,9 +378,11 @@ impl Session {
             return Err(is_another(&relation, kind));
         }
         let full = format!("{}.{}", relation.schema_name, relation.name);
+        let path = self.asker.settings.search_path();
+        let planner = self.server.commons.sql.planner(self.catalog(), &path);
         text_rows(
             &["Name", "Create Sql"],
-            vec![vec![Some(full), some(relation.definition.trim())]],
+            vec![vec![Some(full), Some(definition(&planner, &relation))]],
             "SHOW",
         )
     }
@@ -389,9 +392,8 @@ impl Session {
         let catalog = self.catalog();
         let relation = self.resolve(&catalog, name)?;
         let mut rows: Vec<Vec<Option<String>>> = relation
-            .columns
-            .iter()
-            .map(|c| {
+            .visible()
+            .map(|(_, c)| {
                 vec![
                     some(&c.name),
                     some(column_type_name(c)),

@@ -11,6 +11,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+pub mod added;
 pub mod apart;
 pub mod backup;
 pub mod bytes;

@@ -76,6 +76,9 @@ pub struct Manifest {
     pub starts: BTreeMap<RelationId, Vec<SplitPosition>>,
     /// The sinks.
     pub sinks: BTreeMap<RelationId, SinkProgress>,
+    /// What sinks into tables have delivered of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub markers: BTreeMap<RelationId, SinkMarker>,
     /// The epoch that each job's state is of; a halted job's is older than the checkpoint's.
     pub job_epochs: BTreeMap<RelationId, Epoch>,
     /// What the jobs that do not run need to go on. One that is not among the stopped ones of the

@@ -42,6 +42,7 @@ mod secondary;
 mod table;
 #[cfg(test)]
 mod tests;
+mod widen;
 
 pub use reading::Reading;
 pub use table::ViewTable;
@@ -261,6 +262,12 @@ impl ViewPartition {
     /// Its columns.
     pub fn schema(&self) -> &SchemaRef {
         &self.options.schema
+    }
+
+    /// The columns by whose hash its rows are where they are.
+    pub fn placed_by(&self) -> Vec<usize> {
+        let first = || (0..crate::added::first_columns(&self.options.schema)).collect();
+        self.options.key.clone().unwrap_or_else(first)
     }
 
     /// Columns of its unique key, if it is kept by one.

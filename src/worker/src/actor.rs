@@ -16,12 +16,15 @@
 use crate::catch::catch;
 use crate::exchange::{AppendedRead, Message};
 use crate::fragment::{Closed, Fragment, Sink};
+use arrow::datatypes::SchemaRef;
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, Error, Result, STACK_BYTES};
 use tidemark_operator::{Barrier, RowError};
+use tidemark_state::{TableSpec, ViewPartition};
 
 /// Output after which an actor is suspended, in bytes.
 pub const SLICE_BYTES: usize = 1 << 20;
@@ -57,6 +60,8 @@ pub enum Work {
     Release(usize),
     /// The writer of a checkpoint file asks for rows that a state table has sealed.
     Read(AppendedRead),
+    /// The table whose rows it keeps has more columns.
+    Widen(SchemaRef),
 }
 
 /// What an actor has done.
@@ -82,6 +87,8 @@ pub struct Actor {
     pub closed: Option<Epoch>,
     /// Bytes of state when it was looked at last.
     pub memory_bytes: usize,
+    /// What readers see of a table that it has widened, and its state table; to be taken.
+    pub widened: Option<(Arc<ViewPartition>, TableSpec)>,
 }
 
 impl Actor {
@@ -96,6 +103,7 @@ impl Actor {
             queue: VecDeque::new(),
             closed,
             memory_bytes: 0,
+            widened: None,
         }
     }
 
@@ -193,6 +201,11 @@ impl Actor {
                 Some(Work::Release(leaf)) => Box::new(move |f, sink| f.release(leaf, sink)),
                 Some(Work::Hold(leaf)) => {
                     fragment.hold(leaf);
+                    self.fragment = Some(fragment);
+                    return Ok(None);
+                }
+                Some(Work::Widen(schema)) => {
+                    self.widened = fragment.widen(&schema);
                     self.fragment = Some(fragment);
                     return Ok(None);
                 }

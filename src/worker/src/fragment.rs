@@ -9,11 +9,13 @@
 use crate::exchange::Message;
 use crate::sealing::Sealed;
 use arrow::array::ArrayRef;
+use arrow::datatypes::SchemaRef;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::Result;
 use tidemark_operator::{Barrier, Operator, Out, RowError};
-use tidemark_state::Appended;
+use tidemark_state::{Appended, TableSpec, ViewPartition};
 
 /// An operator and who reads its output: (operator, port), or nobody (the root).
 pub struct Slot {
@@ -253,6 +255,16 @@ impl Fragment {
                 return Ok(());
             }
         }
+    }
+
+    /// The table whose rows an operator of this fragment keeps has more columns; what readers see
+    /// of it, and its state table.
+    pub fn widen(&mut self, schema: &SchemaRef) -> Option<(Arc<ViewPartition>, TableSpec)> {
+        self.slots.iter_mut().find_map(|slot| {
+            let view = slot.operator.widen(schema)?;
+            let spec = slot.operator.tables().first()?.spec();
+            Some((view, spec))
+        })
     }
 
     /// Columns of rows that a table of this fragment has sealed as appended; `None` if it is none

@@ -256,6 +256,7 @@ impl Coordinator {
             sources: snapshot.positions,
             starts: snapshot.starts,
             sinks,
+            markers: snapshot.markers,
             errors,
         });
         if let Some(checkpoint) = &mut self.checkpoint {

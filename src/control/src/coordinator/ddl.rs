@@ -21,6 +21,7 @@
 //! PostgreSQL asks of a view.
 
 use super::Coordinator;
+use super::altering::{altered_meanwhile, check_free, check_seen, check_there, widened_by};
 use super::jobs::{Creating, stopped_error};
 use crate::inputs::RequestId;
 use crate::{CatalogChange, Decisions, Entry};
@@ -64,6 +65,10 @@ fn in_use(relation: &Relation) -> Error {
 
 /// Whether `new` can be read by column like `old`.
 fn keeps_columns(old: &Relation, new: &Relation) -> bool {
+    // By what names others know its columns belongs to it.
+    if old.altered.times > 0 {
+        return false;
+    }
     let same = old.columns.iter().zip(&new.columns);
     new.columns.len() >= old.columns.len()
         && same
@@ -85,8 +90,19 @@ impl Coordinator {
         });
         match accepted {
             Ok(accepted) => {
-                self.log_changes(accepted)?;
-                self.done(Some(request));
+                let relations = &self.decisions.catalog.relations;
+                let widened = widened_by(&accepted.changes).and_then(|id| relations.get(&id));
+                match widened.cloned() {
+                    Some(before) => {
+                        self.hold_back_columns(before.clone(), request);
+                        self.log_changes(accepted)?;
+                        self.widen(before.id);
+                    }
+                    None => {
+                        self.log_changes(accepted)?;
+                        self.done(Some(request));
+                    }
+                }
             }
             Err(error) => self.answer(Some(request), Err(error)),
         }
@@ -124,6 +140,7 @@ impl Coordinator {
     }
 
     fn accept(&self, changes: Vec<CatalogChange>, cascade: bool) -> Result<Accepted> {
+        self.check_widened(&changes)?;
         for change in &changes {
             if let CatalogChange::Create { relation, .. } = change {
                 self.check_inputs_run(relation)?;
@@ -300,8 +317,10 @@ impl Proposed<'_> {
             CatalogChange::Create { relation, .. } => {
                 for input in &relation.depends_on {
                     self.check_not_replaced(visible(input)?)?;
+                    check_seen(relation, visible(input)?)?;
                 }
                 self.check_secrets(relation)?;
+                self.check_cycle(relation)?;
             }
             CatalogChange::Rename { relation, .. } | CatalogChange::SetSchema { relation, .. } => {
                 self.check_not_replaced(visible(relation)?)?
@@ -398,6 +417,34 @@ impl Proposed<'_> {
             CatalogChange::SetOwner { relation, owner } => {
                 self.check_not_replaced(visible(relation)?)?;
                 self.check_role(owner)?;
+            }
+            CatalogChange::AddColumn {
+                relation, column, ..
+            } => {
+                let relation = visible(relation)?;
+                self.check_not_read_by_new(relation)?;
+                check_free(relation, &column.name, all)?;
+            }
+            CatalogChange::RenameColumn {
+                relation,
+                column,
+                name,
+                ..
+            } => {
+                let relation = visible(relation)?;
+                self.check_not_read_by_new(relation)?;
+                check_there(relation, *column)?;
+                check_free(relation, name, all)?;
+            }
+            CatalogChange::DropColumn {
+                relation,
+                column,
+                spared,
+            } => {
+                let relation = visible(relation)?;
+                self.check_not_read_by_new(relation)?;
+                check_there(relation, *column)?;
+                self.check_spared(relation, spared, all)?;
             }
             CatalogChange::Drop { .. }
             | CatalogChange::Revoke { .. }
@@ -531,6 +578,61 @@ impl Proposed<'_> {
             (None, None, None) => return Ok(()),
         };
         Err(has_dependents(name, detail))
+    }
+
+    /// A sink into a table does not read, by whatever way, what it writes.
+    fn check_cycle(&self, sink: &Relation) -> Result<()> {
+        let Some(into) = sink.into_table() else {
+            return Ok(());
+        };
+        let reads = sink.depends_on.iter().copied();
+        let reads: Vec<RelationId> = reads.filter(|id| *id != into.table).collect();
+        match self.catalog.rests_on(&reads, into.table) {
+            false => Ok(()),
+            true => {
+                let message = format!("sink \"{}\" would read what it writes", sink.name);
+                Err(Error::user(INVALID_DEFINITION, message))
+            }
+        }
+    }
+
+    /// What is being created reads the relation as it was when its statement began.
+    fn check_not_read_by_new(&self, relation: &Relation) -> Result<()> {
+        self.check_not_replaced(relation)?;
+        let mut creating = self.creating.values().map(|c| &c.relation);
+        match creating.find(|r| r.depends_on.contains(&relation.id)) {
+            Some(reader) => {
+                let message = format!(
+                    "{} \"{}\" is read by {}",
+                    relation.kind.name(),
+                    relation.name,
+                    described(reader)
+                );
+                Err(Error::user(IN_USE, message)
+                    .with_detail("That is being created.")
+                    .with_hint("Run the statement again when that is done."))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing depends on the relation that nobody has looked at before its column goes.
+    fn check_spared(
+        &self,
+        relation: &Relation,
+        spared: &BTreeSet<RelationId>,
+        all: &[CatalogChange],
+    ) -> Result<()> {
+        let goes = |id: &RelationId| {
+            let mut drops = all.iter();
+            drops.any(|c| matches!(c, CatalogChange::Drop { relations } if relations.contains(id)))
+        };
+        let dependents = self.catalog.dependents(relation.id);
+        let mut others = dependents.iter().map(|r| r.id);
+        match others.find(|id| !spared.contains(id) && !goes(id)) {
+            Some(_) => Err(altered_meanwhile(relation)),
+            None => Ok(()),
+        }
     }
 
     fn check_not_replaced(&self, relation: &Relation) -> Result<()> {

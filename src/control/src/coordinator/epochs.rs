@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemark_changelog::ChangeBatch;
+use tidemark_changelog::connector::SinkMarker;
 use tidemark_common::{Epoch, RelationId, Result, Watermarks, WorkerId, machine};
 use tidemark_plan::{Catalog, JobPlan, Relation};
 use tidemark_state::errors::KeptError;
@@ -86,6 +87,8 @@ pub(super) struct EpochInFlight {
     pub requests: Vec<RequestId>,
     /// What its barrier promises.
     pub watermarks: Watermarks,
+    /// What sinks into tables deliver with what it writes.
+    pub markers: BTreeMap<RelationId, SinkMarker>,
     /// The tables of those who get an answer.
     pub acknowledges: Vec<RelationId>,
     pub done: Vec<bool>,
@@ -102,6 +105,7 @@ pub(super) struct Snapshot {
     pub catalog: Catalog,
     pub positions: Positions,
     pub starts: Positions,
+    pub markers: BTreeMap<RelationId, SinkMarker>,
 }
 
 /// How many of the pending writes go into one epoch: one, and then as many as stay below the limit.
@@ -251,7 +255,9 @@ impl Coordinator {
         let most = CUT_BYTES_MAX.min(self.log.rows_bytes_max());
         self.pending_writes = taken.split_off(fitting(&taken, most));
         self.pending_writes.extend(held);
+        let mut markers = BTreeMap::new();
         for pending in taken {
+            markers.extend(pending.marker);
             writes.extend(pending.writes);
             requests.extend(pending.request);
         }
@@ -283,6 +289,7 @@ impl Coordinator {
         self.push_in_flight(epoch, clock, checkpoint, writes.clone(), requests);
         if let Some(flight) = self.in_flight.back_mut() {
             flight.watermarks = watermarks.clone();
+            flight.markers = markers;
         }
         self.workers
             .broadcast(Command::Barrier(Arc::new(BarrierCommand {
@@ -332,6 +339,7 @@ impl Coordinator {
             errors: Vec::new(),
             requests,
             watermarks: Watermarks::default(),
+            markers: BTreeMap::new(),
             acknowledges,
             done: vec![false; workers],
             decided: false,
@@ -468,6 +476,7 @@ impl Coordinator {
             );
             cut.errors = std::mem::take(&mut flight.errors);
             cut.watermarks = flight.watermarks.clone();
+            cut.markers = std::mem::take(&mut flight.markers);
             entries.push(Entry::Cut(cut));
         }
         let last_index = self.append_each(&entries)?;
@@ -479,6 +488,7 @@ impl Coordinator {
             self.decisions.apply(index, entry);
             if let Entry::Cut(cut) = entry {
                 self.keep_rows(cut);
+                self.readers.note_markers(&cut.markers);
             }
             let epoch = self.in_flight[*i].epoch;
             let snapshot = self.in_flight[*i].checkpoint.then(|| self.snapshot(epoch));
@@ -514,6 +524,7 @@ impl Coordinator {
             catalog: self.decisions.catalog_at(epoch),
             positions: self.decisions.positions.clone(),
             starts: self.decisions.starts.clone(),
+            markers: self.decisions.markers.clone(),
         }
     }
 }

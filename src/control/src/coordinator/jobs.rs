@@ -639,6 +639,7 @@ impl Coordinator {
     /// Ends these jobs on all workers, and the sources on demand that nobody reads any more. With
     /// `keep_sinks`, sinks deliver what was complete, and stay.
     pub(super) fn stop_jobs(&mut self, relations: &[RelationId], keep_sinks: bool) {
+        self.end_altering(relations);
         let mut gone: Vec<RelationId> = relations.to_vec();
         self.running.retain(|id| !relations.contains(id));
         let read: BTreeSet<RelationId> = self.readers_of_sources();

@@ -35,10 +35,11 @@
 //!
 //! The parts: [`epochs`] (barriers, cuts, how far each job is), [`rhythm`] (how long an epoch is),
 //! [`unread`] (writes that wait), [`watermarks`] (what sources promise), [`jobs`] (creating,
-//! dropping, stopping), [`ddl`] (what may be logged of the catalog), [`halted`] (jobs that do not
-//! run, and resuming them), [`answers`] (what is read of those), [`checkpoints`], [`recovery`] and
-//! [`replay`].
+//! dropping, stopping), [`ddl`] (what may be logged of the catalog), [`altering`] (tables that get
+//! columns), [`halted`] (jobs that do not run, and resuming them), [`answers`] (what is read of
+//! those), [`checkpoints`], [`recovery`] and [`replay`].
 
+mod altering;
 mod answers;
 mod checkpoints;
 mod ddl;
@@ -59,6 +60,7 @@ use crate::inputs::{Answer, Input, Inputs, RequestId};
 use crate::protocol::{Command, Event, Fate, Request};
 use crate::workers::Workers;
 use crate::{CatalogChange, DecisionLog, Decisions, Entry, Readers};
+use altering::Altering;
 use checkpoints::{CheckpointInProgress, Retained};
 use epochs::{EpochInFlight, Progress};
 use halted::Halt;
@@ -68,6 +70,7 @@ use rhythm::Rhythm;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tidemark_changelog::connector::SinkMarker;
 use tidemark_common::mailbox::Empty;
 use tidemark_common::{Backoff, Epoch, Error, RelationId, Result, SqlState, Watermarks, machine};
 use tidemark_plan::Catalog;
@@ -137,6 +140,8 @@ pub struct Coordinator {
     halted: BTreeMap<RelationId, Halt>,
     /// Stopped jobs of which workers may still get messages: those that have got the last.
     ending: BTreeMap<RelationId, Vec<bool>>,
+    /// Tables that get columns.
+    altering: BTreeMap<RelationId, Altering>,
     /// Last complete answers that are being stored.
     answers: BTreeSet<(RelationId, Epoch)>,
     /// Resumes that wait for the end of the job.
@@ -156,6 +161,8 @@ struct PendingWrite {
     /// What they were resolved against and was not decided then.
     after: Vec<Fate>,
     fate: Fate,
+    /// What a sink has delivered with it.
+    marker: Option<(RelationId, SinkMarker)>,
     request: Option<RequestId>,
 }
 
@@ -259,6 +266,7 @@ impl Coordinator {
                 files,
             } => self.on_answer_stored(relation, epoch, files),
             Event::Compacted { replaced, by } => self.on_compacted(&replaced, by),
+            Event::Widened { worker, relation } => self.on_widened(worker, relation),
         }
         Ok(())
     }
@@ -309,11 +317,13 @@ impl Coordinator {
                 writes,
                 after,
                 fate,
+                marker,
             } => {
                 let write = PendingWrite {
                     writes,
                     after,
                     fate,
+                    marker,
                     request: Some(number),
                 };
                 if let Some(error) = self.refusal(&write) {
@@ -401,6 +411,9 @@ impl Coordinator {
     fn show_catalog(&self) {
         let mut catalog: Catalog = self.decisions.catalog.clone();
         catalog.relations.retain(|id, _| !self.is_new(*id));
+        for (id, altering) in &self.altering {
+            altering.hide(*id, &mut catalog);
+        }
         for (id, halt) in &self.halted {
             catalog.stopped.insert(*id, halt.stopped.clone());
         }

@@ -154,6 +154,7 @@ impl Recovered {
                 decided: m.epoch,
                 clock: m.clock,
                 positions: m.sources.clone(),
+                markers: m.markers.clone(),
                 checkpoint: Some((m.epoch, m.path())),
             };
         }
@@ -370,6 +371,7 @@ impl Coordinator {
             running,
             halted: BTreeMap::new(),
             ending: BTreeMap::new(),
+            altering: BTreeMap::new(),
             answers: BTreeSet::new(),
             waiting: Vec::new(),
             checkpoint: None,
@@ -420,6 +422,9 @@ impl Coordinator {
             ));
             coordinator.hold_back(relation, &error, Some(machine::now() + pause))?;
         }
+        coordinator
+            .readers
+            .note_markers(&coordinator.decisions.markers);
         coordinator.keep_stopped_sinks(manifest.as_deref());
         coordinator.start_restored(manifest.as_deref(), restored_epoch, &stops);
         coordinator.workers.broadcast(Command::Settle);

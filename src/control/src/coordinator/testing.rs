@@ -574,6 +574,7 @@ impl Bed {
             writes: tables.iter().map(|table| rows_of(*table, rows)).collect(),
             after: after.iter().map(|fate| (*fate).clone()).collect(),
             fate: fate.clone(),
+            marker: None,
         });
         (fate, answer)
     }
@@ -640,6 +641,7 @@ fn relation(id: u32, name: &str, kind: RelationKind, ops: Vec<Op>) -> Relation {
         comment: None,
         job: None,
         created_at: None,
+        altered: Default::default(),
         unreadable: None,
     };
     let mut root: Option<Node> = None;

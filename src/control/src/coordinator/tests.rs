@@ -72,6 +72,7 @@ fn writers_share_the_epoch_after_the_one_on_its_way() {
             writes: vec![rows_of(t.id, 1)],
             after: Vec::new(),
             fate: Fate::default(),
+            marker: None,
         })
     };
     let after = |bed: &Bed| {

@@ -13,8 +13,8 @@ use super::{
     SILENCE_MAX, Site, Wants, gone, json, late, receive,
 };
 use crate::cluster::{GroupStatus, NEAR, NodeStatus, Role};
+use crate::full::FullSinks;
 use crate::sinks::SinkQueues;
-use crate::sinks::full::FullSinks;
 use crate::threads::spawn;
 use bytes::Bytes;
 use parking_lot::Mutex;

@@ -6,10 +6,10 @@ use super::{Engine, Node};
 use crate::checkpoints::Checkpoints;
 use crate::cluster::{Doorway, Membership, Seat};
 use crate::crew::{Crew, Ears, Site};
+use crate::full::FullSinks;
 use crate::memory::Memory;
 use crate::ownership::{self, DataFolder, LogKnowledge};
 use crate::pool::Pool;
-use crate::sinks::full::FullSinks;
 use crate::sinks::{self, SinkQueues};
 use crate::store::{Claim, tell_trouble, tidy_up, watch_claim};
 use crate::threads::spawn;
@@ -280,6 +280,15 @@ impl Node {
             events.clone(),
             errors.clone(),
         );
+        let pressure = Arc::<Pressure>::default();
+        let writers = Arc::new(TableWriters::new(
+            events.clone(),
+            readers.clone(),
+            published.clone(),
+            full.clone(),
+            pressure.clone(),
+            files,
+        ));
         let sinks = SinkQueues::new(sinks::Surroundings {
             cluster: cluster.clone(),
             storing: storing.clone(),
@@ -288,18 +297,10 @@ impl Node {
             figures: figures.clone(),
             errors: errors.clone(),
             events: events.clone(),
+            writers: writers.clone(),
             full: full.clone(),
             outside: outside.clone(),
         });
-        let pressure = Arc::<Pressure>::default();
-        let writers = TableWriters::new(
-            events.clone(),
-            readers.clone(),
-            published.clone(),
-            full.clone(),
-            pressure.clone(),
-            files,
-        );
         set_fetch_budget(config.fetch_memory_bytes()?);
         let memory = Memory::new(
             config.memory_limit_bytes()?,
@@ -331,7 +332,7 @@ impl Node {
             storing,
             checkpoints: Arc::new(checkpoints),
             sinks: Arc::new(sinks),
-            writers: Arc::new(writers),
+            writers,
             membership,
             next_id: AtomicU32::default(),
             threads: Mutex::default(),

@@ -6,17 +6,17 @@
 //! that log and by replay, and the marker that the writer reads back tells what was delivered. What
 //! leaves when, and in which pieces, is decided in `queue`; the form of the log is in `log`. A sink
 //! that cannot deliver tries again and holds up nobody, as long as checkpoints can store what it
-//! has not delivered; who waits when they cannot is told in `full`.
+//! has not delivered; who waits when they cannot is told in [`crate::full`].
 //!
 //! A sink whose job stops stays: it delivers what was decided and complete when the job stopped, is
 //! a part of every checkpoint, and keeps its identity. Only DROP SINK ends it at once. An error of
 //! the delivery itself (a refused record that may not be left out, a marker that somebody changed)
 //! does not touch the job: its changes go to the log, until delivery is resumed.
 
-pub mod full;
 mod log;
 mod queue;
 mod queues;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +27,7 @@ pub use queues::{SinkQueues, Surroundings};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use table::TableSink;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{Refusal, SinkWriter};
 use tidemark_common::{Backoff, Epoch, Error, ErrorKind, Result, Signal, TableId, machine};
@@ -390,6 +391,9 @@ impl SinkQueue {
 
     fn open(&self) -> Result<Box<dyn SinkWriter>> {
         let around = &self.around;
+        if let Some(into) = TableSink::of(&self.relation, &around.writers, &around.readers) {
+            return Ok(Box::new(into));
+        }
         around.outside.sink(&self.relation, &around.cluster)
     }
 

@@ -1,7 +1,8 @@
 //! The sinks of a node: their queues by relation, and what all of them need.
 
 use super::SinkQueue;
-use super::full::FullSinks;
+use crate::full::FullSinks;
+use crate::writes::TableWriters;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub struct Surroundings {
     pub errors: KeptErrors,
     /// To the coordinator.
     pub events: Events,
+    /// Where sinks into tables write.
+    pub writers: Arc<TableWriters>,
     /// Sinks of which too much waits in memory.
     pub full: Arc<FullSinks>,
     /// Connectors.

@@ -67,6 +67,7 @@ impl WriteGuard {
     pub fn append(&mut self, table: RelationId, rows: &RecordBatch) -> Result<()> {
         let locked = self.locked(table)?;
         let (relation, schema) = (locked.relation.clone(), locked.schema.clone());
+        locked.check_width(rows)?;
         self.check_unchecked(&relation)?;
         check_not_null(&relation, rows)?;
         let rows = RecordBatch::try_new(schema, rows.columns().to_vec())
@@ -89,6 +90,7 @@ impl WriteGuard {
     ) -> Result<()> {
         let locked = self.locked(table)?;
         let (relation, schema) = (locked.relation.clone(), locked.schema.clone());
+        locked.check_width(old)?;
         let mut changes = vec![ChangeBatch::new(old.clone(), vec![-1; old.num_rows()])];
         if let Some(new) = new {
             self.check_unchecked(&relation)?;

@@ -41,7 +41,8 @@ pub struct TableHead {
     current: Current,
     /// What is to be unique in the table, beside its key.
     pub(super) unique: UniqueIndexes,
-    schema: Option<SchemaRef>,
+    /// Of the table's rows, when it had been altered so often.
+    schema: Option<(u32, SchemaRef)>,
 }
 
 type Current = HashMap<Vec<u8>, (Epoch, Option<(Arc<RecordBatch>, u32)>)>;
@@ -70,10 +71,17 @@ impl Submitted {
 }
 
 impl TableHead {
-    /// The schema of the table's rows. The columns of a table stay as they are.
+    /// The schema of the table's rows.
     pub(super) fn schema(&mut self, table: &Relation) -> SchemaRef {
-        let schema = self.schema.get_or_insert_with(|| table.arrow_schema());
-        schema.clone()
+        let times = table.altered.times;
+        match &self.schema {
+            Some((known, schema)) if *known == times => schema.clone(),
+            _ => {
+                let schema = table.arrow_schema();
+                self.schema = Some((times, schema.clone()));
+                schema
+            }
+        }
     }
 
     /// A number that changes with every write, and when one is forgotten that was refused.

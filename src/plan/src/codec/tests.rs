@@ -134,6 +134,12 @@ fn relation(job: Option<JobPlan>) -> Relation {
         comment: Some("text".into()),
         job,
         created_at: Some(Epoch(5)),
+        altered: Altered {
+            times: 3,
+            dropped: [1].into(),
+            seen: [(RelationId(3), 1)].into(),
+            known_as: [(RelationId(3), vec![("c".into(), 0)])].into(),
+        },
         unreadable: None,
     }
 }

@@ -65,7 +65,7 @@ pub(crate) struct Expander<'a> {
     /// Who names them: the statement, or a view that is read.
     pub(crate) reads: BTreeSet<Read>,
     /// The view whose query this is.
-    within: Option<RelationId>,
+    within: Option<&'a Relation>,
     /// Of each table of FROM that is being visited, whether it is a view's query.
     views: Vec<bool>,
     /// Names of common table expressions in scope, innermost last.
@@ -101,6 +101,15 @@ impl<'a> Expander<'a> {
     /// The rewriting of a query that is maintained: it reads no table functions.
     pub(crate) fn maintained(self, maintained: bool) -> Expander<'a> {
         Expander { maintained, ..self }
+    }
+
+    /// The rewriting of the query of this view.
+    pub(crate) fn inside(self, view: &'a Relation) -> Expander<'a> {
+        Expander {
+            within: Some(view),
+            depth: 1,
+            ..self
+        }
     }
 
     /// Rewrites a query. Errors: `42P01` for an unknown relation, with position; `0A000` for a
@@ -209,7 +218,7 @@ impl<'a> Expander<'a> {
                 self.relations.insert(relation.id);
                 if !self.views.contains(&true) {
                     self.reads.insert(Read {
-                        within: self.within,
+                        within: self.within.map(|view| view.id),
                         relation: relation.id,
                     });
                 }
@@ -220,7 +229,7 @@ impl<'a> Expander<'a> {
                     let quoted = |s: &str| Ident::with_quote('"', s);
                     *object = ast::ObjectName::from(vec![
                         quoted(&relation.schema_name),
-                        quoted(&relation.name),
+                        quoted(&relation.name_in(self.within)),
                     ]);
                     alias.get_or_insert_with(|| ast::TableAlias {
                         explicit: true,
@@ -248,7 +257,7 @@ impl<'a> Expander<'a> {
             positions: &positions,
             relations: BTreeSet::new(),
             reads: BTreeSet::new(),
-            within: Some(view.id),
+            within: Some(view),
             views: Vec::new(),
             scopes: Vec::new(),
             withs: Vec::new(),
@@ -264,6 +273,10 @@ impl<'a> Expander<'a> {
         self.expanded = inner.expanded;
         self.depth -= 1;
         // The view's column names first, so that the alias may rename some of them.
+        let known = match self.within.and_then(|w| w.altered.known_as.get(&view.id)) {
+            Some(names) => view.known_as(names),
+            None => view.clone(),
+        };
         let column = |c: &tidemark_plan::Column| ast::TableAliasColumnDef {
             name: Ident::with_quote('"', &c.name),
             data_type: None,
@@ -271,7 +284,7 @@ impl<'a> Expander<'a> {
         let named = ast::TableAlias {
             explicit: true,
             name: Ident::with_quote('"', &view.name),
-            columns: view.columns.iter().map(column).collect(),
+            columns: known.columns.iter().map(column).collect(),
             at: None,
         };
         let derived = |subquery, alias| TableFactor::Derived {

@@ -56,6 +56,8 @@ pub(crate) use scopes::Scopes;
 pub(crate) struct Table {
     /// The catalog's entry.
     pub relation: Arc<Relation>,
+    /// Position in it of each column that can be named.
+    positions: Vec<usize>,
     schema: SchemaRef,
     constraints: Constraints,
 }
@@ -63,14 +65,29 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(relation: Arc<Relation>) -> Table {
         // Only a key that is enforced lets `GROUP BY key` stand for the whole row.
-        let key = relation.enforced_key().map(<[usize]>::to_vec);
+        let key = visible_key(&relation);
         let constraints = key.into_iter().map(Constraint::PrimaryKey).collect();
         Table {
-            schema: relation.sql_schema(),
+            schema: relation.visible_schema(),
+            positions: relation.visible_positions(),
             constraints: Constraints::new_unverified(constraints),
             relation,
         }
     }
+
+    /// The positions in the relation of columns of the schema, or of all of them.
+    pub(crate) fn positions(&self, columns: Option<&[usize]>) -> Vec<usize> {
+        match columns {
+            Some(columns) => columns.iter().map(|c| self.positions[*c]).collect(),
+            None => self.positions.clone(),
+        }
+    }
+}
+
+/// The enforced key of a relation, by places among the columns that can be named.
+fn visible_key(relation: &Relation) -> Option<Vec<usize>> {
+    let key = relation.enforced_key()?.iter();
+    key.map(|at| relation.visible_place(*at)).collect()
 }
 
 impl TableSource for Table {
@@ -85,7 +102,7 @@ impl TableSource for Table {
 /// The key of a table that a maintained query reads.
 pub(crate) fn table_key(source: &dyn TableSource) -> Option<Vec<usize>> {
     let table = source.downcast_ref::<Table>()?;
-    table.relation.enforced_key().map(<[usize]>::to_vec)
+    visible_key(&table.relation)
 }
 
 /// What plans relations in FROM.
@@ -187,6 +204,9 @@ pub(crate) struct Provider<'a> {
 impl Provider<'_> {
     /// Finds a relation by an optionally qualified name.
     pub(crate) fn find(&self, schema: Option<&str>, name: &str) -> Result<Arc<Relation>, Error> {
+        if let Some(known) = self.catalog.known(schema, name) {
+            return Ok(known);
+        }
         let found = match schema {
             Some(schema) => self.catalog.find(schema, name),
             None => self
@@ -219,7 +239,7 @@ impl Provider<'_> {
     /// How many columns a relation has; 0 of an unknown one.
     pub(crate) fn columns_of(&self, relation: &ObjectName) -> usize {
         let found = name_of(relation, 0).and_then(|n| self.find(n.schema.as_deref(), &n.name));
-        found.map_or(0, |relation| relation.columns.len())
+        found.map_or(0, |relation| relation.visible().count())
     }
 }
 

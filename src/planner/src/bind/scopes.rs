@@ -543,7 +543,7 @@ impl<'a> Scopes<'a> {
             key: !self.without_keys && relation.key_declared && relation.key.contains(&i),
             ..Output::new(&c.name, Some(c.data_type.clone()))
         };
-        Some(relation.columns.iter().enumerate().map(column).collect())
+        Some(relation.visible().map(column).collect())
     }
 
     /// What an unqualified name means, if a join has merged it. Errors: `42702`.

@@ -166,16 +166,13 @@ fn tap(scan: &TableScan) -> Result<Stream> {
         return Err(Error::internal("a filter or limit was pushed into a scan"));
     }
     let relation = &table.relation;
-    let columns = scan
-        .projection
-        .clone()
-        .unwrap_or_else(|| (0..relation.columns.len()).collect());
+    let columns = table.positions(scan.projection.as_deref());
     if columns.is_empty() {
-        let all = relation.arrow_schema();
+        let all = relation.visible_schema();
         let column = narrowest(&all);
         return Ok(tap_columns(
             relation,
-            vec![column],
+            table.positions(Some(&[column])),
             Arc::new(arrow_schema::Schema::new(vec![all.field(column).clone()])),
         ));
     }

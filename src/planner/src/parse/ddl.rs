@@ -112,18 +112,9 @@ impl Front<'_> {
         or_replace: bool,
     ) -> Result<CreateRelation> {
         let mut relation = CreateRelation {
-            name,
             if_not_exists,
             or_replace,
-            columns: Vec::new(),
-            primary_key: Vec::new(),
-            watermark: None,
-            append_only: false,
-            on_conflict: None,
-            secrets: BTreeMap::new(),
-            includes: Vec::new(),
-            options: BTreeMap::new(),
-            format: None,
+            ..CreateRelation::named(name)
         };
         if self.token(&Token::LParen) {
             loop {
@@ -136,6 +127,22 @@ impl Front<'_> {
         }
         while self.relation_clause(&mut relation)? {}
         Ok(relation)
+    }
+
+    /// The column that ALTER TABLE adds.
+    ///
+    /// Errors: `0A000` for a key.
+    pub(super) fn added_column(&mut self, table: &Name) -> Result<ColumnDefinition> {
+        let mut relation = CreateRelation::named(table.clone());
+        let column = self.column(&mut relation)?;
+        match relation.primary_key.is_empty() {
+            true => Ok(column),
+            false => Err(
+                Error::unsupported("the primary key of a table cannot be added to it")
+                    .at(column.position)
+                    .with_hint("Make the table anew with CREATE TABLE, and copy its rows."),
+            ),
+        }
     }
 
     /// A column, PRIMARY KEY or WATERMARK between the parentheses.
@@ -536,7 +543,12 @@ impl Front<'_> {
 
     fn sink(&mut self, name: Name, if_not_exists: bool) -> Result<CreateSink> {
         let into = if self.word("into") {
-            Some(self.name()?)
+            let table = self.name()?;
+            let columns = match self.peek().token {
+                Token::LParen => self.identifiers()?,
+                _ => Vec::new(),
+            };
+            Some((table, columns))
         } else {
             None
         };

@@ -3,6 +3,7 @@
 //! for the streaming DDL and the utility statements; what it does not know goes to sqlparser.
 //! Tokens keep their place in the whole text, so every error has a position.
 
+mod alter;
 mod changelog;
 mod copy;
 mod cursors;

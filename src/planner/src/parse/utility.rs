@@ -194,6 +194,8 @@ impl Front<'_> {
             AlterAction::SwapWith(self.name()?)
         } else if self.word("resume") {
             AlterAction::Resume
+        } else if self.at_column_action() {
+            AlterAction::Columns(self.column_actions(&name)?)
         } else {
             let text = self.text_since(self.peek().span);
             let first: Vec<&str> = ALTERATIONS
@@ -217,7 +219,8 @@ impl Front<'_> {
                 None => self.unexpected(if text.is_empty() {
                     "an action"
                 } else {
-                    "RENAME TO, SET SCHEMA, OWNER TO, SET PARALLELISM, SWAP WITH or RESUME"
+                    "RENAME, ADD COLUMN, DROP COLUMN, SET SCHEMA, OWNER TO, SET PARALLELISM, SWAP \
+                     WITH or RESUME"
                 }),
             });
         };

@@ -362,6 +362,21 @@ impl Asker {
         writes.lock_again(&engine, writer).await
     }
 
+    /// Locks a table for a statement that commits by itself, also in a block.
+    ///
+    /// Errors: `25001` in a block that has locked tables.
+    pub async fn lock_alone(&mut self, table: RelationId) -> Result<SharedGuard> {
+        let (engine, writer) = (self.commons.engine.clone(), self.writer());
+        let block = self.transaction.block();
+        if block.is_some_and(|block| !block.writes.tables.is_empty()) {
+            let message = "columns cannot be altered in a transaction block that has written";
+            return Err(Error::user(SqlState("25001"), message)
+                .with_hint("End the transaction first, or alter the table at its beginning."));
+        }
+        let guard = engine.begin_write(&[table], writer).await?;
+        Ok(Arc::new(Mutex::new(guard)))
+    }
+
     fn writer(&self) -> Writer {
         Writer {
             session: self.pid(),

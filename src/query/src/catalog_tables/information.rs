@@ -162,9 +162,7 @@ pub fn system_table(s: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
             visible(s)
                 .into_iter()
                 .flat_map(|r| {
-                    r.columns
-                        .iter()
-                        .enumerate()
+                    r.visible()
                         .map(|(i, c)| column_row(r, i, c))
                         .collect::<Vec<_>>()
                 })

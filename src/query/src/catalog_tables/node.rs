@@ -1,6 +1,7 @@
 //! `tidemark.errors`, `tidemark.jobs`, `tidemark.checkpoints`, `tidemark.relations`,
 //! `tidemark.clients`, `tidemark.settings`.
 
+use crate::definition;
 use crate::privileges::{UNSEEN, may_watch};
 use crate::snapshot::Snapshot;
 use arrow::array::*;
@@ -181,11 +182,13 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
         }
         "relations" => {
             let rows: Vec<_> = snapshot.catalog.relations.values().collect();
+            let sql = &snapshot.commons.sql;
+            let planner = sql.planner(snapshot.catalog.clone(), &snapshot.search_path);
             // Options of connectors may have passwords: those are the owner's to read.
             let definition = |r: &&Arc<Relation>| {
                 let shown = r.connector.is_none() || snapshot.catalog.owns(&snapshot.user, r);
                 if shown {
-                    r.definition.clone()
+                    definition::definition(&planner, r)
                 } else {
                     String::new()
                 }

@@ -597,9 +597,7 @@ fn attributes(s: &Snapshot) -> Vec<Row> {
         let oid = oids::of_relation(r.id);
         let table = r.kind == RelationKind::Table;
         rows.extend(
-            r.columns
-                .iter()
-                .enumerate()
+            r.visible()
                 .map(|(i, c)| attribute(oid, i + 1, c, table && !c.nullable)),
         );
         if has_key(r) {
@@ -769,7 +767,7 @@ fn defaults(s: &Snapshot) -> Vec<Row> {
         .values()
         .filter(|r| kind_letter(r.kind).is_some())
     {
-        for (i, c) in r.columns.iter().enumerate() {
+        for (i, c) in r.visible() {
             if let Some(default) = &c.default {
                 rows.push(vec![
                     ("oid", (oids::of_relation(r.id) + 4).into()),

@@ -153,6 +153,9 @@ impl Asker {
                 return Ok(None);
             };
             let guard = self.lock(&[relation.id]).await?;
+            if !self.is_as_before(relation) {
+                return Ok(None);
+            }
             return self
                 .insert_rows(guard, relation, insert, rows)
                 .await
@@ -169,6 +172,9 @@ impl Asker {
             return Ok(None);
         };
         let guard = self.lock(&[relation.id]).await?;
+        if !self.is_as_before(relation) {
+            return Ok(None);
+        }
         let old = guard.lock().lookup(relation.id, &keys)?;
         let zone = self.zone();
         let Some(changes) = write.changes(old, parameters, &zone) else {
@@ -282,7 +288,7 @@ impl Asker {
         let table = MemTable::try_new(Arc::new(Schema::new(row)), vec![Vec::new()]).ok()?;
         snapshot.overrides.push(Override {
             name: name.clone(),
-            relation: relation.clone(),
+            relation: Arc::new(relation.revealed()),
             table: Arc::new(table),
         });
         let mut update = ast::Statement::Update(ast::Update {

@@ -2,6 +2,8 @@
 
 use super::streamed::Piece;
 use super::*;
+use crate::serving::table_provider::RelationTable;
+use std::borrow::Cow;
 
 impl Asker {
     pub(super) async fn update(&mut self, update: &ast::Update) -> Result<Outcome> {
@@ -17,6 +19,10 @@ impl Asker {
         }
         let name = alias.unwrap_or_else(|| relation.name.clone());
         let guard = self.lock(&[relation.id]).await?;
+        if !self.is_as_before(&relation) {
+            drop(guard);
+            return Box::pin(self.update(update)).await;
+        }
         let snapshot = self.write_snapshot(&guard, &relation, update).await?;
         let (table, tree, alias) = (relation.clone(), update.clone(), name.clone());
         let planned = self.planned(move |state| {
@@ -76,6 +82,10 @@ impl Asker {
         let relation = self.target(object, "delete from")?;
         let name = alias.unwrap_or_else(|| relation.name.clone());
         let guard = self.lock(&[relation.id]).await?;
+        if !self.is_as_before(&relation) {
+            drop(guard);
+            return Box::pin(self.delete(delete)).await;
+        }
         let snapshot = self.write_snapshot(&guard, &relation, delete).await?;
         let (target, tree, alias) = (relation.clone(), delete.clone(), name.clone());
         let planned = self.planned(move |state| {
@@ -148,6 +158,46 @@ fn check_returning(items: Option<&[SelectItem]>) -> Result<()> {
     }
 }
 
+/// The name of a target that has all columns that the table has ever had.
+const WHOLE: &str = "........written........";
+
+/// The target of an UPDATE or DELETE with all columns that the table has ever had, under the name
+/// that the statement has for it: rows leave as they are kept, with what nobody can name any more.
+///
+/// Errors: `42501` for a table that may not be read.
+fn whole_target<'a>(
+    snapshot: &'a Snapshot,
+    relation: &Relation,
+    target: &ast::TableWithJoins,
+    name: &str,
+) -> Result<(Cow<'a, Snapshot>, ast::TableWithJoins)> {
+    let is_given = snapshot.overrides.iter().any(|own| own.name == name);
+    if is_given || !relation.has_dropped() {
+        return Ok((Cow::Borrowed(snapshot), target.clone()));
+    }
+    if !snapshot.readable.lock().contains(&relation.id) {
+        snapshot.check_read(relation)?;
+    }
+    let revealed = Arc::new(relation.revealed());
+    let table = RelationTable::new(snapshot.clone(), revealed.clone());
+    let mut snapshot = snapshot.clone();
+    snapshot.overrides.push(Override {
+        name: WHOLE.into(),
+        relation: revealed,
+        table: Arc::new(table),
+    });
+    let mut target = table_named(WHOLE);
+    if let ast::TableFactor::Table { alias, .. } = &mut target.relation {
+        *alias = Some(ast::TableAlias {
+            explicit: true,
+            name: Ident::with_quote('"', name),
+            columns: Vec::new(),
+            at: None,
+        });
+    }
+    Ok((Cow::Owned(snapshot), target))
+}
+
 /// The old row, then the new values; and which columns those are for.
 pub(super) fn plan_update(
     state: &SessionState,
@@ -171,7 +221,8 @@ pub(super) fn plan_update(
             new.push(value_for(value, &relation.columns[at])?);
         }
     }
-    let mut from = vec![update.table.clone()];
+    let (snapshot, target) = whole_target(snapshot, relation, &update.table, name)?;
+    let mut from = vec![target];
     match &update.from {
         Some(
             ast::UpdateTableFromKind::BeforeSet(tables)
@@ -192,7 +243,7 @@ pub(super) fn plan_update(
             s.from = from;
             s.selection = update.selection.clone();
         });
-    let plan = plan_query(state, snapshot, &statement)?;
+    let plan = plan_query(state, &snapshot, &statement)?;
     let columns = plan.schema().columns();
     let width = relation.columns.len();
     let exprs = columns
@@ -231,7 +282,8 @@ pub(super) fn plan_delete(
             "DELETE .. USING needs a table with a primary key",
         ));
     }
-    let table = delete_target(delete)?.clone();
+    let target = delete_target(delete)?;
+    let (snapshot, table) = whole_target(snapshot, relation, target, name)?;
     let statement = query_with(|s| {
         s.projection = old_columns(relation, name);
         s.from = std::iter::once(table)
@@ -239,5 +291,5 @@ pub(super) fn plan_delete(
             .collect();
         s.selection = delete.selection.clone();
     });
-    plan_query(state, snapshot, &statement)
+    plan_query(state, &snapshot, &statement)
 }

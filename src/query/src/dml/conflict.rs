@@ -140,7 +140,7 @@ impl Asker {
                 .map_err(from_datafusion)?;
             snapshot.overrides.push(Override {
                 name: table_name,
-                relation: relation.clone(),
+                relation: Arc::new(relation.revealed()),
                 table: Arc::new(table),
             });
         }

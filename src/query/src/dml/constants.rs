@@ -140,6 +140,11 @@ pub(super) fn constant_default(column: &tidemark_plan::Column) -> Result<Option<
     }
 }
 
+/// Whether a column's default is the same whenever it is computed, or there is none.
+pub fn has_constant_default(column: &tidemark_plan::Column) -> Result<bool> {
+    Ok(constant_default(column)?.is_some())
+}
+
 /// Whether the constants that columns have as defaults are values of their types. One that is too
 /// long or too large is found when it is written, as in PostgreSQL.
 ///

@@ -47,7 +47,7 @@ impl Asker {
         };
         let relation = self.target(name, "copy to")?;
         let columns: Vec<usize> = match columns.as_slice() {
-            [] => (0..relation.columns.len()).collect(),
+            [] => relation.visible_positions(),
             named => named
                 .iter()
                 .map(|c| position_of(&relation, &fold(c)))

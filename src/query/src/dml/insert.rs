@@ -29,6 +29,10 @@ impl Asker {
             None => alike(insert),
         };
         let guard = self.lock(&[relation.id]).await?;
+        if !self.is_as_before(&relation) {
+            drop(guard);
+            return Box::pin(self.insert(insert)).await;
+        }
         let batch = match constant {
             Some(batch) => batch,
             None => {
@@ -235,7 +239,7 @@ pub(super) fn plan_insert(
 }
 
 /// A column's default as an expression; NULL without one.
-fn default_expression(
+pub(super) fn default_expression(
     state: &SessionState,
     snapshot: &Snapshot,
     column: &tidemark_plan::Column,
@@ -260,7 +264,7 @@ fn default_expression(
 /// The target columns of an INSERT, by position.
 pub(super) fn insert_columns(insert: &ast::Insert, relation: &Relation) -> Result<Vec<usize>> {
     if insert.columns.is_empty() {
-        return Ok((0..relation.columns.len()).collect());
+        return Ok(relation.visible_positions());
     }
     let mut columns = Vec::new();
     for column in &insert.columns {

@@ -233,6 +233,7 @@ pub fn plan(
         state,
         snapshot,
         depth: 0,
+        within: None,
         relations: &Cell::new(0),
     };
     SqlToRel::new_with_options(&provider, parser_options())

@@ -434,8 +434,10 @@ impl<'a> Form<'a> {
                 SelectItem::Wildcard(options)
                     if *options == WildcardAdditionalOptions::default() =>
                 {
-                    columns.extend(0..relation.columns.len());
-                    names.extend(relation.columns.iter().map(|c| c.name.clone()));
+                    for (at, column) in relation.visible() {
+                        columns.push(at);
+                        names.push(column.name.clone());
+                    }
                 }
                 _ => return None,
             }

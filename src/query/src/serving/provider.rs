@@ -38,6 +38,8 @@ pub struct Provider<'a> {
     pub snapshot: &'a Snapshot,
     /// How many views are being expanded.
     pub depth: usize,
+    /// The innermost of them.
+    pub within: Option<&'a Relation>,
     /// Relations named so far.
     pub relations: &'a Cell<usize>,
 }
@@ -60,12 +62,16 @@ impl Provider<'_> {
         {
             return Ok(provider_as_source(table));
         }
+        if let Some(known) = self.snapshot.catalog.known(schema, name) {
+            self.check_read(&known)?;
+            return self.table(&known);
+        }
         if let Some(relation) = self.snapshot.find(schema, name) {
-            let allowed = self.depth > 0 || self.snapshot.readable.lock().contains(&relation.id);
-            if !allowed {
-                self.snapshot.check_read(relation).map_err(ours)?;
-            }
-            return self.table(relation);
+            self.check_read(relation)?;
+            return match self.within {
+                Some(view) => self.table(&relation.known_by(view)),
+                None => self.table(relation),
+            };
         }
         if schema.is_none()
             && let Some(table) = virtual_table("pg_catalog")?
@@ -77,6 +83,15 @@ impl Provider<'_> {
             SqlState::UNDEFINED_TABLE,
             format!("relation \"{full}\" does not exist"),
         )))
+    }
+
+    /// What views read, their owners may.
+    fn check_read(&self, relation: &Relation) -> Result<()> {
+        let allowed = self.depth > 0 || self.snapshot.readable.lock().contains(&relation.id);
+        match allowed {
+            true => Ok(()),
+            false => self.snapshot.check_read(relation).map_err(ours),
+        }
     }
 
     fn table(&self, relation: &Arc<Relation>) -> Result<Arc<dyn TableSource>> {
@@ -143,6 +158,7 @@ impl Provider<'_> {
             state: self.state,
             snapshot: &snapshot,
             depth: self.depth + 1,
+            within: Some(relation),
             relations: self.relations,
         };
         let plan = SqlToRel::new_with_options(&inner, super::parser_options())

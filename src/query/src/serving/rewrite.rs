@@ -58,7 +58,7 @@ pub(super) fn limited(snapshot: &Snapshot, statement: &ast::Statement) -> Result
             [] => return SYSTEM_COLUMNS,
         };
         let found = snapshot.find(schema, name);
-        found.map_or(SYSTEM_COLUMNS, |relation| relation.columns.len())
+        found.map_or(SYSTEM_COLUMNS, |relation| relation.visible().count())
     })
 }
 
@@ -210,7 +210,7 @@ impl VisitorMut for Plain<'_> {
                 .any(|(_, r)| r.columns.iter().any(|c| c.name == name));
             if let Some((_, relation)) = tables.iter().find(|(n, _)| *n == name && !is_column) {
                 let quoted = |s: &str| Ident::with_quote('"', s);
-                let pairs = relation.columns.iter().flat_map(|c| {
+                let pairs = relation.visible().flat_map(|(_, c)| {
                     [
                         Expr::Value(Value::SingleQuotedString(c.name.clone()).into()),
                         Expr::CompoundIdentifier(vec![quoted(&name), quoted(&c.name)]),

@@ -53,7 +53,10 @@ const BATCH_ROWS: usize = 8192;
 pub struct RelationTable {
     snapshot: Snapshot,
     relation: Arc<Relation>,
+    /// Its columns that can be named.
     schema: SchemaRef,
+    /// Their positions in it.
+    positions: Vec<usize>,
 }
 
 /// The key that a relation's rows are kept by, of its `Materialize`.
@@ -101,7 +104,9 @@ pub fn path(
 pub fn key_of(source: &dyn TableSource) -> Option<Vec<usize>> {
     let source = source.downcast_ref::<DefaultTableSource>()?;
     let table = source.table_provider.downcast_ref::<RelationTable>()?;
-    table.relation.enforced_key().map(<[usize]>::to_vec)
+    let relation = &table.relation;
+    let key = relation.enforced_key()?.iter();
+    key.map(|at| relation.visible_place(*at)).collect()
 }
 
 fn ours(e: Error) -> DataFusionError {
@@ -118,10 +123,16 @@ impl RelationTable {
     /// Of a snapshot.
     pub fn new(snapshot: Snapshot, relation: Arc<Relation>) -> RelationTable {
         RelationTable {
-            schema: relation.sql_schema(),
+            schema: relation.visible_schema(),
+            positions: relation.visible_positions(),
             snapshot,
             relation,
         }
+    }
+
+    /// The positions in the relation of these columns of the schema.
+    fn positions_of(&self, projection: &[usize]) -> Vec<usize> {
+        projection.iter().map(|c| self.positions[*c]).collect()
     }
 
     /// The batch with our field metadata, projected.
@@ -191,7 +202,7 @@ impl RelationTable {
         };
         let batches = batches
             .into_iter()
-            .map(|b| self.dress(b.project(projection)?, projection))
+            .map(|b| self.dress(b.project(&self.positions_of(projection))?, projection))
             .collect::<Result<Vec<_>>>()?;
         let rows = self.memory(batches, Arc::new(self.schema.project(projection)?))?;
         Ok(Some(match through {
@@ -356,6 +367,7 @@ impl TableProvider for RelationTable {
             return Ok(plan);
         }
         let schema = Arc::new(self.schema.project(&projection)?);
+        let projection = self.positions_of(&projection);
         if !self.relation.is_materialized() {
             let source = SourceScan {
                 engine: self.snapshot.engine().clone(),

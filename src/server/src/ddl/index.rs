@@ -7,7 +7,7 @@ use super::{done, exists};
 use crate::session::Session;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_node::engine::Share;
-use tidemark_plan::{Column, Conflict, OnError, Relation, RelationKind};
+use tidemark_plan::{Altered, Column, Conflict, OnError, Relation, RelationKind};
 use tidemark_planner::sqlparser::ast::{self, Expr};
 use tidemark_planner::statement::Statement;
 use tidemark_query::error::Notice;
@@ -116,13 +116,23 @@ fn order(column: &ast::IndexColumn) -> String {
     text
 }
 
+/// What an index says of how often its relation was altered when it was made.
+fn seen(on: &Relation) -> Altered {
+    let times = (on.altered.times > 0).then_some((on.id, on.altered.times));
+    Altered {
+        seen: times.into_iter().collect(),
+        ..Altered::default()
+    }
+}
+
 fn find<'a>(on: &'a Relation, ident: &ast::Ident) -> Result<&'a Column> {
     let name = if ident.quote_style.is_some() {
         ident.value.clone()
     } else {
         ident.value.to_lowercase()
     };
-    on.columns.iter().find(|c| c.name == name).ok_or_else(|| {
+    let found = on.visible().map(|(_, c)| c).find(|c| c.name == name);
+    found.ok_or_else(|| {
         Error::user(
             SqlState::UNDEFINED_COLUMN,
             format!("column \"{name}\" does not exist"),
@@ -224,6 +234,7 @@ impl Session {
             job: None,
             logs_rows: None,
             created_at: None,
+            altered: seen(&on),
             unreadable: None,
         };
         self.create_checked(relation, &on, places).await?;

@@ -111,6 +111,7 @@ impl Connection {
                 self.line
                     .feed(PgWireBackendMessage::ParameterDescription(types))
                     .await?;
+                prepared.is_told(&described);
                 self.tell(&described, &Formats::Text).await
             }
             TARGET_TYPE_BYTE_PORTAL => {
@@ -123,6 +124,7 @@ impl Connection {
                 };
                 let (prepared, formats) = (portal.prepared.clone(), portal.formats.clone());
                 let described = self.described(&prepared).await?;
+                prepared.is_told(&described);
                 self.tell(&described, &formats).await
             }
             _ => {
@@ -152,8 +154,12 @@ impl Connection {
             return self.line.put(answer::EMPTY_QUERY_RESPONSE).await;
         };
         if matches!(portal.state, PortalState::Ready) {
+            let told = self.checked(&prepared).await?;
             match self.outcome(&prepared, &portal.values).await? {
                 Outcome::Rows(rows) => {
+                    if let Some(told) = &told {
+                        told.check_width(rows.schema.fields().len())?;
+                    }
                     let tag = rows.tag.clone();
                     portal.state = PortalState::Rows(Cursor::new(rows), tag);
                 }
@@ -183,6 +189,22 @@ impl Connection {
         }
         self.portals.put(name, portal);
         Ok(())
+    }
+
+    /// What the client was told of a statement's columns, and finds in its rows.
+    async fn checked(
+        &mut self,
+        prepared: &Arc<Prepared>,
+    ) -> Result<Option<Arc<Described>>, Failure> {
+        let Some(told) = prepared.told() else {
+            return Ok(None);
+        };
+        let now = self.described(prepared).await?;
+        if !Arc::ptr_eq(&told, &now) {
+            now.check_same(&told)?;
+            prepared.is_told(&now);
+        }
+        Ok(Some(now))
     }
 
     /// What a statement gives, by its kept form if there is one.

@@ -422,6 +422,14 @@ pub(super) fn file_schema(spec: &TableSpec) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// What rows of files that are older than a column have in it, which is the one at that place in
+/// [`file_schema`].
+pub(super) fn missing_of(spec: &TableSpec, place: usize) -> Option<ArrayRef> {
+    let column = place.checked_sub(SYSTEM_COLUMNS)?;
+    let value = crate::added::missing(spec.schema.field(column))?;
+    Some(to_stored(&value))
+}
+
 /// The table's rows among records of a file, none of them a delete.
 pub(super) fn table_rows(spec: &TableSpec, records: &RecordBatch) -> Result<RecordBatch> {
     RecordBatch::try_new(

@@ -6,9 +6,10 @@
 //! has those of the row groups. A file that is small, or one of an earlier build that has no such
 //! checksums, is read whole and held against that of the whole file.
 
-use super::file::{FORM, file_schema};
+use super::file::{FORM, file_schema, missing_of};
 use super::{CheckpointStore, FileMeta};
 use crate::TableSpec;
+use crate::added::repeated;
 use arrow::array::*;
 use arrow::datatypes::*;
 use bytes::{Buf, Bytes};
@@ -152,8 +153,25 @@ pub(super) struct OpenFile {
     groups: Option<Groups>,
     whole: Option<Segment>,
     schema: SchemaRef,
-    /// Position in the file of each column of `schema`.
-    positions: Vec<usize>,
+    /// Where each column of `schema` comes from.
+    places: Vec<Place>,
+}
+
+/// Where a column of a file comes from.
+enum Place {
+    /// The column at this position.
+    At(usize),
+    /// The file is older than the column, of which all its rows have this value.
+    Missing(ArrayRef),
+}
+
+impl Place {
+    fn of(&self, records: &RecordBatch) -> ArrayRef {
+        match self {
+            Place::At(position) => records.column(*position).clone(),
+            Place::Missing(value) => repeated(value, records.num_rows()),
+        }
+    }
 }
 
 impl OpenFile {
@@ -163,9 +181,15 @@ impl OpenFile {
             .map_err(|e| damaged(e.to_string()))?;
         check_form(spec, &footer).map_err(damaged)?;
         let schema = file_schema(spec);
-        let mut positions = Vec::new();
-        for wanted in schema.fields() {
+        let mut places = Vec::new();
+        for (i, wanted) in schema.fields().iter().enumerate() {
             let found = footer.schema().column_with_name(wanted.name());
+            if found.is_none()
+                && let Some(value) = missing_of(spec, i)
+            {
+                places.push(Place::Missing(value));
+                continue;
+            }
             let (at, field) =
                 found.ok_or_else(|| damaged(format!("column \"{}\" is missing", wanted.name())))?;
             if field.data_type() != wanted.data_type() {
@@ -176,7 +200,7 @@ impl OpenFile {
                     wanted.data_type()
                 )));
             }
-            positions.push(at);
+            places.push(Place::At(at));
         }
         let groups = match is_whole {
             true => None,
@@ -192,7 +216,7 @@ impl OpenFile {
             groups,
             whole: is_whole.then_some(end),
             schema,
-            positions,
+            places,
         })
     }
 
@@ -267,13 +291,13 @@ impl Records {
         let OpenFile {
             meta,
             schema,
-            positions,
+            places,
             ..
         } = &*self.file;
         let damaged = |e: arrow::error::ArrowError| damaged(meta, e.to_string());
         for batch in self.reader.by_ref() {
             let batch = batch.map_err(damaged)?;
-            let columns = positions.iter().map(|p| batch.column(*p).clone()).collect();
+            let columns = places.iter().map(|place| place.of(&batch)).collect();
             let batch = RecordBatch::try_new(schema.clone(), columns).map_err(damaged)?;
             let vnodes = batch.column(0).as_primitive::<UInt16Type>().values();
             let start = vnodes.partition_point(|v| (*v as usize) < self.vnodes.start);

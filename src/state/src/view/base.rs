@@ -31,7 +31,7 @@ pub(super) struct Dirty {
 }
 
 impl Dirty {
-    fn mark(&mut self, id: u32) {
+    pub(super) fn mark(&mut self, id: u32) {
         self.bits.grow(id as usize + 1);
         if !self.bits.get(id) {
             self.bits.set(id, true);
@@ -432,10 +432,13 @@ impl Indexed {
 
     /// Finds or adds the keys of some rows, and makes room for what lies under them.
     fn intern(&mut self, rows: &RecordBatch) -> Vec<u32> {
-        let keys = pick(rows, &self.key);
+        self.intern_keys(&pick(rows, &self.key), rows.num_rows())
+    }
+
+    /// The same of keys alone.
+    pub(super) fn intern_keys(&mut self, keys: &[ArrayRef], rows: usize) -> Vec<u32> {
         let mut ids = Vec::new();
-        self.index
-            .intern(&keys, &hash_columns(&keys, rows.num_rows()), &mut ids);
+        self.index.intern(keys, &hash_columns(keys, rows), &mut ids);
         self.weights.grow(self.index.capacity());
         self.values.grow(self.index.capacity());
         ids

@@ -2,9 +2,11 @@
 
 use super::ViewOptions;
 use super::base::pick;
+use crate::added::widened;
 use crate::comparable::comparables;
 use crate::{ABSENT, KeyIndex};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::datatypes::SchemaRef;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use tidemark_changelog::{ChangeBatch, hash_columns};
@@ -204,6 +206,20 @@ pub(super) fn changes_to(
 impl Pending {
     pub(super) fn insert(&mut self, group: Group) {
         self.groups.insert(group.last, Arc::new(group));
+    }
+
+    /// The same changes with all columns of `schema`.
+    pub(super) fn widened(&self, schema: &SchemaRef) -> Pending {
+        let wide = |group: &Arc<Group>| {
+            let changes = group.changes.iter().cloned();
+            let wide = changes.map(|c| widened(c, schema)).collect();
+            Arc::new(Group::new(group.first, group.last, wide))
+        };
+        let groups = self.groups.iter().map(|(last, g)| (*last, wide(g)));
+        Pending {
+            groups: groups.collect(),
+            last: self.last,
+        }
     }
 
     /// Whether there are groups up to `epoch`.

@@ -11,6 +11,7 @@
 use super::base::{Base, Indexed, by_sign, pick, repeated, take_rows};
 use super::group::{self, Group};
 use super::{Merged, ViewPartition, batch_of};
+use crate::added::first_columns;
 use crate::apart::Apart;
 use crate::table::PIECE_ROWS;
 use crate::{ABSENT, KeyIndex, StateTable, TableDelta, TableForm, TableSpec};
@@ -366,11 +367,22 @@ impl ViewTable {
         outcome
     }
 
+    /// Where rows with these keys are: those of a multiset by the columns that it began with, for
+    /// that is how they come.
+    fn vnodes(&self, keys: &[ArrayRef], rows: usize) -> impl Iterator<Item = u16> + use<> {
+        let keys = match self.spec.form {
+            TableForm::Multiset => &keys[..first_columns(&self.view.options.schema)],
+            TableForm::Keyed | TableForm::Appended => keys,
+        };
+        let hashes = hash_columns(keys, rows).into_iter();
+        hashes.map(|h| vnode_of_hash(h) as u16)
+    }
+
     fn delta_of(&self, outcome: Outcome, indexed: &Indexed) -> Option<TableDelta> {
         let mut upserts = Vec::new();
         let mut upsert_vnodes = Vec::new();
         for (rows, weights) in outcome.upserts {
-            upsert_vnodes.extend(vnodes(&pick(&rows, &indexed.key), rows.num_rows()));
+            upsert_vnodes.extend(self.vnodes(&pick(&rows, &indexed.key), rows.num_rows()));
             let mut columns = self.table_columns(&rows);
             if indexed.is_multiset() {
                 columns.push(Arc::new(Int64Array::from(weights)));
@@ -382,7 +394,7 @@ impl ViewTable {
         let mut delete_vnodes = Vec::new();
         for keys in outcome.deletes {
             let rows = keys.first().map_or(0, |k| k.len());
-            delete_vnodes.extend(vnodes(&keys, rows));
+            delete_vnodes.extend(self.vnodes(&keys, rows));
             deletes.push(batch_of(&key_schema, keys, rows));
         }
         if upsert_vnodes.is_empty() && delete_vnodes.is_empty() {
@@ -465,12 +477,6 @@ fn counted(ids: &[u32], base: &Base) -> (Vec<u32>, Vec<i64>) {
     }
     let runs = ids.chunk_by(|a, b| a == b);
     runs.map(|run| (run[0], run.len() as i64)).unzip()
-}
-
-fn vnodes(keys: &[ArrayRef], rows: usize) -> impl Iterator<Item = u16> {
-    hash_columns(keys, rows)
-        .into_iter()
-        .map(|h| vnode_of_hash(h) as u16)
 }
 
 /// A schema whose names differ: a name that is taken gets a number behind it. The field at `fixed`

@@ -20,6 +20,7 @@ mod barriers;
 mod creating;
 mod output;
 mod starting;
+mod widening;
 
 use crate::actor::{Actor, Done, SLICE_BYTES, Stacks, Work};
 use crate::blame::Recovery;
@@ -360,6 +361,7 @@ impl Worker {
                     }
                 }
             }
+            Command::Widen(relation) => self.widen(&relation),
             Command::Barrier(barrier) => self.barrier(&barrier),
             Command::Publish { needed } => self.settle_views(&needed),
             Command::Settle => self.tell(Event::Settled { worker: self.id }),
@@ -717,6 +719,7 @@ impl Worker {
             job.last_passed = last_passed;
         }
         let working = &mut job.actors[actor];
+        let widened = working.widened.take();
         for closed in &closed {
             working.closed = Some(closed.barrier.epoch);
             working.memory_bytes = closed.memory_bytes.unwrap_or(working.memory_bytes);
@@ -729,6 +732,9 @@ impl Worker {
             if is_last {
                 self.job_passed(id, closed.barrier);
             }
+        }
+        if let Some(widened) = widened {
+            self.is_widened(id, widened);
         }
         if let Err(error) = result {
             self.fail(id, error);

@@ -30,6 +30,7 @@ fn relation(id: u32, name: &str, kind: RelationKind, depends_on: &[u32]) -> Rela
         comment: None,
         job: None,
         created_at: None,
+        altered: Default::default(),
         unreadable: None,
     }
 }

@@ -36,7 +36,11 @@ impl FullSinks {
     /// The sink is full from now on.
     pub fn add(&self, sink: &Relation, catalog: &Catalog) {
         let direct = |id: RelationId| catalog.relations.get(&id).map(|r| r.depends_on.as_slice());
-        self.insert(sink.id, &sink.name, reads(&sink.depends_on, direct));
+        // What it writes into does not wait for it: it waits for that.
+        let into = sink.into_table().map(|into| into.table);
+        let own = sink.depends_on.iter().copied();
+        let own: Vec<RelationId> = own.filter(|id| Some(*id) != into).collect();
+        self.insert(sink.id, &sink.name, reads(&own, direct));
     }
 
     fn insert(&self, sink: RelationId, name: &str, reads: BTreeSet<RelationId>) {
