@@ -263,6 +263,11 @@ impl Engine {
         self.node.readers.published()
     }
 
+    /// The newest epoch that is decided, whether or not it can be read yet.
+    pub fn decided(&self) -> Epoch {
+        self.node.readers.decided()
+    }
+
     /// Pins the newest epoch at which these relations can be read together; waits until that is
     /// `at_least`.
     pub async fn pin_when(&self, relations: &[RelationId], at_least: Epoch) -> Result<Pin> {

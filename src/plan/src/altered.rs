@@ -157,9 +157,17 @@ impl Relation {
     }
 }
 
-/// A name that no statement can write: of the column at this position of this relation.
+/// How the names of dropped columns begin.
+const DROPPED: &str = "........pg.dropped.";
+
+/// A name that nobody gives: of the column at this position of this relation.
 fn name_of_dropped(relation: RelationId, at: usize) -> String {
-    format!("........pg.dropped.{}.of.{relation}........", at + 1)
+    format!("{DROPPED}{}.of.{relation}........", at + 1)
+}
+
+/// Whether a name is that of a dropped column, which statements do not find.
+pub fn is_name_of_dropped(name: &str) -> bool {
+    name.starts_with(DROPPED)
 }
 
 impl Catalog {
@@ -240,12 +248,14 @@ impl Catalog {
 
     /// Whatever has a query that names the relation goes on to know it by its names of now.
     fn note_names(&mut self, id: RelationId) {
-        use RelationKind::{MaterializedView, Sink, View};
+        use RelationKind::{MaterializedView, Sink, Subscription, View};
         let Some(names) = self.relations.get(&id).map(|r| r.names()) else {
             return;
         };
         let reads = |r: &&mut Arc<Relation>| {
-            matches!(r.kind, View | MaterializedView | Sink) && r.depends_on.contains(&id)
+            matches!(r.kind, View | MaterializedView | Sink | Subscription)
+                && r.depends_on.contains(&id)
+                && r.into_table().is_none_or(|into| into.table != id)
         };
         for reader in self.relations.values_mut().filter(reads) {
             if !reader.altered.known_as.contains_key(&id) {

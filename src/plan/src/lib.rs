@@ -14,7 +14,7 @@ pub mod roles;
 pub mod secrets;
 pub mod watermark;
 
-pub use altered::{Altered, MISSING, Names};
+pub use altered::{Altered, MISSING, Names, is_name_of_dropped};
 pub use catalog::*;
 pub use codec::{PLAN_VERSION, Unreadable};
 pub use expr::*;

@@ -14,7 +14,7 @@ use crate::{Planned, Planner};
 use datafusion_sql::sqlparser::ast::Ident;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Relation, RelationKind};
-use tidemark_values::moment::{Interval, IntervalFields, interval_text_of, read_interval};
+use tidemark_values::moment::{Interval, IntervalFields, read_interval};
 
 /// The column of a subscription that has the epoch of a change.
 pub const EPOCH: &str = "_changelog_epoch";
@@ -48,13 +48,14 @@ fn retention(create: &CreateSubscription) -> Result<Interval> {
     Ok(span)
 }
 
-/// How long an interval is at least, in milliseconds.
+/// How long an interval is, in milliseconds: a month is 30 days, and a day is 24 hours, also when
+/// clocks change.
 fn milliseconds(span: Interval) -> i64 {
-    let days = 28 * i64::from(span.months) + i64::from(span.days);
+    let days = 30 * i64::from(span.months) + i64::from(span.days);
     days * 86_400_000 + span.micros / 1000
 }
 
-/// For how long this subscription keeps changes at least, in milliseconds.
+/// For how long this subscription keeps changes, in milliseconds.
 pub fn retention_of(subscription: &Relation) -> Result<i64> {
     let statements = parse_stored(&subscription.definition)?;
     match statements.first().map(|statement| &statement.kind) {
@@ -79,7 +80,8 @@ pub fn followed_columns(subscription: &Relation) -> impl Iterator<Item = &str> {
 
 /// The changes of a relation that are not older than `kept`.
 fn changes(relation: &Relation, kept: &str) -> String {
-    let columns: Vec<String> = relation.columns.iter().map(|c| quoted(&c.name)).collect();
+    let columns = relation.visible().map(|(_, c)| quoted(&c.name));
+    let columns: Vec<String> = columns.collect();
     let columns = columns.join(", ");
     let call = |mark: &str| format!("{}()", quoted(mark));
     let (op, time) = (call(changelog::OP), call(changelog::TIME));
@@ -105,7 +107,10 @@ impl Planner {
         statement: &Statement,
         owner: &str,
     ) -> Result<Planned> {
-        let kept = format!("INTERVAL '{}'", interval_text_of(retention(create)?));
+        let kept = format!(
+            "INTERVAL '{} milliseconds'",
+            milliseconds(retention(create)?)
+        );
         let from = &create.from;
         let followed = self.provider().find(from.schema.as_deref(), &from.name);
         let followed = followed.map_err(|e| e.at(from.position))?;
@@ -118,11 +123,8 @@ impl Planner {
             return Err(error.at(from.position));
         }
         let own = OWN.into_iter().chain([EPOCH, ROW]);
-        if let Some(column) = followed
-            .columns
-            .iter()
-            .find(|c| own.clone().any(|o| o == c.name))
-        {
+        let mut columns = followed.visible().map(|(_, column)| column);
+        if let Some(column) = columns.find(|c| own.clone().any(|o| o == c.name)) {
             let error = Error::user(
                 SqlState::DUPLICATE_COLUMN,
                 format!("a subscription has a column \"{}\" of its own", column.name),

@@ -100,19 +100,16 @@ fn last_name(name: &ObjectName) -> Result<String> {
 }
 
 fn position_of(relation: &Relation, name: &str) -> Result<usize> {
-    relation
-        .columns
-        .iter()
-        .position(|c| c.name == name)
-        .ok_or_else(|| {
-            Error::user(
-                SqlState::UNDEFINED_COLUMN,
-                format!(
-                    "column \"{name}\" of relation \"{}\" does not exist",
-                    relation.name
-                ),
-            )
-        })
+    let found = relation.visible().find(|(_, c)| c.name == name);
+    found.map(|(at, _)| at).ok_or_else(|| {
+        Error::user(
+            SqlState::UNDEFINED_COLUMN,
+            format!(
+                "column \"{name}\" of relation \"{}\" does not exist",
+                relation.name
+            ),
+        )
+    })
 }
 
 /// An empty SELECT to be filled in.

@@ -173,5 +173,19 @@ def test_subscriptions_are_objects_like_others(own_server):
         reader.execute("INSERT INTO u VALUES (1, 2)")
         reader.execute("DECLARE c SUBSCRIPTION CURSOR FOR history FULL")
         assert reader.execute("FETCH 5 FROM c").fetchall() == [(1, 2, "Insert", None)]
+    # Columns that come, go and get other names.
+    own_server.query("ALTER TABLE u ADD COLUMN w INT DEFAULT 5, ADD COLUMN x INT")
+    own_server.query("ALTER TABLE u DROP COLUMN w")
+    own_server.query("ALTER TABLE u RENAME COLUMN v TO z")
+    assert "subscription history depends on" in str(own_server.error("ALTER TABLE u DROP COLUMN z"))
+    assert "not supported for subscriptions" in str(own_server.error("ALTER SUBSCRIPTION history RENAME COLUMN v TO z"))
+    own_server.query("CREATE SUBSCRIPTION wider FROM u WITH (retention = '1D')")
+    own_server.query("INSERT INTO u VALUES (3, 4, 5)")
+    with own_server.connect() as reader:
+        reader.execute("DECLARE c SUBSCRIPTION CURSOR FOR history FULL")
+        assert sorted(reader.execute("FETCH 5 FROM c").fetchall()) == [(1, 2, "Insert", None), (3, 4, "Insert", None)]
+        reader.execute("DECLARE d SUBSCRIPTION CURSOR FOR wider FULL")
+        assert sorted(reader.execute("FETCH 5 FROM d").fetchall(), key=str) == [(1, 2, None, "Insert", None), (3, 4, 5, "Insert", None)]
+    own_server.query("DROP SUBSCRIPTION wider")
     own_server.query("DROP SUBSCRIPTION history")
     own_server.query("DROP TABLE u")

@@ -587,7 +587,13 @@ impl Proposed<'_> {
         };
         let reads = sink.depends_on.iter().copied();
         let reads: Vec<RelationId> = reads.filter(|id| *id != into.table).collect();
-        match self.catalog.rests_on(&reads, into.table) {
+        // Sinks that are being created at the same time count.
+        let mut catalog = Catalog::clone(&self.catalog);
+        for new in self.creating.values() {
+            let relations = catalog.relations.entry(new.relation.id);
+            relations.or_insert_with(|| Arc::new(new.relation.clone()));
+        }
+        match catalog.rests_on(&reads, into.table) {
             false => Ok(()),
             true => {
                 let message = format!("sink \"{}\" would read what it writes", sink.name);

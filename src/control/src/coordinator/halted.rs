@@ -258,7 +258,18 @@ impl Coordinator {
             Some(stopped_error(relation, &halt.stopped))
         });
         let is_void = write.after.iter().any(Fate::is_refused);
+        let gone = write.marker.as_ref().is_some_and(|(sink, _)| {
+            let relations = &self.decisions.catalog.relations;
+            !relations.contains_key(sink) && !self.creating.contains_key(sink)
+        });
         halted
+            .or_else(|| {
+                let dropped = || {
+                    let message = "the sink that writes was dropped";
+                    Error::user(SqlState::UNDEFINED_OBJECT, message)
+                };
+                gone.then(dropped)
+            })
             .or_else(|| is_void.then(void))
             .or_else(|| self.too_large(write))
     }

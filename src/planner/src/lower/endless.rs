@@ -73,6 +73,10 @@ impl Looking<'_> {
                 }
                 BTreeSet::new()
             }
+            Op::Recursive { .. } => {
+                self.kept.extend(inputs.iter().flatten().cloned());
+                all()
+            }
             // One row for many, or rows that leave.
             _ => BTreeSet::new(),
         }

@@ -39,6 +39,18 @@ impl Builder {
         let [time, gap] = params.args.as_slice() else {
             return Err(Error::internal("a session is of a time and a gap"));
         };
+        let is_alike = |expr: &Df| {
+            let of = window_function(expr).map(|function| &function.params);
+            of.is_ok_and(|of| {
+                let by_time = matches!(of.order_by.as_slice(), [by] if by.asc && by.expr == *time);
+                by_time && of.args == params.args && of.partition_by == params.partition_by
+            })
+        };
+        if !window.window_expr.iter().all(is_alike) {
+            return Err(Error::unsupported(
+                "the functions of sessions are called by SESSION only",
+            ));
+        }
         let time = columns.add(time)?;
         let gap = constant(gap).ok_or_else(|| Error::internal("the gap of a session varies"))?;
         let input = columns.project(input);

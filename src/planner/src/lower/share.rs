@@ -111,7 +111,8 @@ impl Classes {
                 way_number(&mut ways, way)
             });
             let is_last = fragment.output == Output::Relation;
-            let found = roots.iter().position(|r| *r == root).filter(|_| !is_last);
+            let found = roots.iter().position(|r| are_same(r, &root));
+            let found = found.filter(|_| !is_last);
             first.push(found.unwrap_or(roots.len()));
             roots.push(root);
         }
@@ -132,7 +133,8 @@ impl Classes {
             else {
                 continue;
             };
-            let is_same = |j: &&usize| state_of(&roots[**j]).is_some_and(|(s, _)| s == state);
+            let is_same =
+                |j: &&usize| state_of(&roots[**j]).is_some_and(|(s, _)| are_same(s, state));
             let others: Vec<usize> = ones[n + 1..].iter().filter(is_same).copied().collect();
             if !others.is_empty() {
                 let group = Some(self.keys.len());
@@ -188,6 +190,11 @@ impl Classes {
         }
         made
     }
+}
+
+/// Whether two trees are the same to the letter: 0 and -0 are equal, and are not.
+fn are_same(a: &Node, b: &Node) -> bool {
+    a == b && format!("{a:?}") == format!("{b:?}")
 }
 
 fn keys(output: &Output) -> Vec<usize> {

@@ -289,8 +289,8 @@ fn chosen(batch: &RecordBatch, rows: &[bool]) -> Result<RecordBatch> {
 
 /// The column that a target names.
 fn named_column(relation: &Relation, name: &str) -> Result<usize> {
-    let columns = &mut relation.columns.iter();
-    columns.position(|c| c.name == name).ok_or_else(|| {
+    let found = relation.visible().find(|(_, c)| c.name == name);
+    found.map(|(at, _)| at).ok_or_else(|| {
         let message = format!("column \"{name}\" does not exist");
         Error::user(SqlState::UNDEFINED_COLUMN, message)
     })

@@ -413,7 +413,8 @@ impl<'a> Form<'a> {
             _ => return None,
         };
         let name = fold(ident);
-        columns.iter().position(|c| c.name == name)
+        let found = columns.iter().position(|c| c.name == name);
+        found.filter(|_| !tidemark_plan::is_name_of_dropped(&name))
     }
 
     /// The columns of the result, and their names.

@@ -97,6 +97,7 @@ impl Session {
                     continue;
                 }
                 let (column, missing) = self.added_column(&catalog, &relation, column).await?;
+                check_sinks(&catalog, id, &column)?;
                 if !column.nullable && missing.is_null && guard.lock().has_rows(id)? {
                     return Err(Error::user(
                         SqlState::NOT_NULL_VIOLATION,
@@ -305,7 +306,10 @@ impl Session {
             );
             return Err(Error::unsupported(message).with_hint("Rename it in a view."));
         }
-        if relation.kind == RelationKind::Index {
+        if matches!(
+            relation.kind,
+            RelationKind::Index | RelationKind::Subscription
+        ) {
             return Err(no_action("RENAME COLUMN", relation));
         }
         let column = Alteration::default().find(relation, name);
@@ -335,6 +339,34 @@ impl Session {
         };
         self.server.engine.change_catalog(vec![change], false).await
     }
+}
+
+/// What sinks into a table cannot fill: `0A000` for a default that is computed, `23502` for a
+/// column that must have a value and has no default.
+fn check_sinks(catalog: &Catalog, table: RelationId, column: &Column) -> Result<()> {
+    let writes = |r: &&Arc<Relation>| r.into_table().is_some_and(|into| into.table == table);
+    let dependents = catalog.dependents(table).into_iter();
+    let Some(sink) = dependents.into_iter().find(writes) else {
+        return Ok(());
+    };
+    let (name, sink) = (&column.name, &sink.name);
+    if !tidemark_query::dml::has_constant_default(column)? {
+        return Err(Error::unsupported(format!(
+            "the default of column \"{name}\" is not a constant, and sink \"{sink}\" writes the table"
+        ))
+        .with_hint("Add the column with a constant or without a default."));
+    }
+    if !column.nullable && column.default.is_none() {
+        return Err(Error::user(
+            SqlState::NOT_NULL_VIOLATION,
+            format!(
+                "column \"{name}\" must have a value, and sink \"{sink}\", which writes the table, has \
+                 none for it"
+            ),
+        )
+        .with_hint("Add the column with a default."));
+    }
+    Ok(())
 }
 
 /// `0A000` or `42809` for a relation that cannot get or lose columns.
@@ -368,6 +400,7 @@ fn no_action(action: &str, relation: &Relation) -> Error {
         RelationKind::MaterializedView => "materialized views",
         RelationKind::Sink => "sinks",
         RelationKind::Index => "indexes",
+        RelationKind::Subscription => "subscriptions",
         _ => "views",
     };
     Error::user(SqlState::WRONG_OBJECT_TYPE, message)

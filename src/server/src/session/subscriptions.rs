@@ -13,7 +13,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use futures::StreamExt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tidemark_common::{Epoch, Error, Result, SqlState};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::{Relation, RelationKind};
 use tidemark_planner::StatementKind;
 use tidemark_planner::sqlparser::ast::{self, Ident};
@@ -23,25 +23,30 @@ use tidemark_query::error::{from_arrow, from_datafusion};
 use tidemark_query::outcome::{Outcome, RowStream, Rows, Tag};
 use tokio::sync::Mutex;
 
+/// Longer than it takes to decide an epoch.
+const UNDECIDED_MS: i64 = 5_000;
+
 /// Rows that are read ahead, at least.
 const AHEAD_ROWS: usize = 1000;
 
 /// A cursor of a subscription.
 pub(super) struct SubscriptionCursor {
-    /// The subscription, as SQL names it.
-    subscription: String,
+    /// The subscription.
+    id: RelationId,
     /// What it shows, as SQL.
     columns: String,
     pub(super) schema: SchemaRef,
     /// The rows of FULL that come before all changes.
     stock: Option<Mutex<RowStream>>,
+    /// Something that was to come is lost.
+    is_broken: bool,
     /// Epoch and number of the last change that was read.
     last: (i64, i64),
     /// Rows that are read and not yet given.
     ahead: Option<RecordBatch>,
-    /// All changes up to this time are read, in milliseconds since 1970.
+    /// All changes before this time are read, in milliseconds since 1970.
     complete_ms: i64,
-    /// For how long the subscription keeps changes, at least.
+    /// For how long the subscription keeps changes.
     retention_ms: i64,
     /// The epoch that was read last.
     seen: Epoch,
@@ -50,6 +55,12 @@ pub(super) struct SubscriptionCursor {
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as i64)
+}
+
+/// Epochs that are not decided now, and all after them, end after this time: from the end of an
+/// epoch to its decision it does not take so long.
+fn before(retention_ms: i64) -> i64 {
+    now_ms() - UNDECIDED_MS.min(retention_ms / 2)
 }
 
 fn quoted(name: &str) -> String {
@@ -116,23 +127,25 @@ impl Session {
         let from = qualified(&relation);
         let columns = list(shown_columns(&relation));
         let first = query(&format!("SELECT {columns} FROM {from} LIMIT 0"))?;
-        let declared_ms = now_ms();
-        let (seen, rows) = self.asker.select_newest(&first, Epoch(0)).await?;
+        let retention_ms = retention_of(&relation)?;
+        let (before_ms, decided) = (before(retention_ms), self.server.engine.decided());
+        let (seen, rows) = self.asker.select_newest(&first, decided).await?;
         let mut cursor = SubscriptionCursor {
-            subscription: from,
+            id: relation.id,
             columns,
             schema: rows.schema,
             stock: None,
+            is_broken: false,
             last: (seen.0 as i64, i64::MAX),
             ahead: None,
-            complete_ms: declared_ms,
-            retention_ms: retention_of(&relation)?,
+            complete_ms: before_ms,
+            retention_ms,
             seen,
         };
         match since {
             Since::Now => {}
             Since::Begin => cursor.last = (-1, 0),
-            Since::Millis(millis) => self.begin_at(&mut cursor, millis).await?,
+            Since::Millis(millis) => self.begin_at(&mut cursor, &relation, millis).await?,
             Since::Full => self.begin_with_stock(&mut cursor, &relation).await?,
         }
         self.cursors.subscriptions.insert(name.into(), cursor);
@@ -140,10 +153,15 @@ impl Session {
     }
 
     /// Behind the last epoch before a time.
-    async fn begin_at(&mut self, cursor: &mut SubscriptionCursor, millis: i64) -> Result<()> {
+    async fn begin_at(
+        &mut self,
+        cursor: &mut SubscriptionCursor,
+        subscription: &Relation,
+        millis: i64,
+    ) -> Result<()> {
         let text = format!(
             "SELECT coalesce(max({EPOCH}), -1) FROM {} WHERE rw_timestamp < {millis}",
-            cursor.subscription
+            qualified(subscription)
         );
         let (_, rows) = self
             .asker
@@ -151,7 +169,7 @@ impl Session {
             .await?;
         let before = collected(rows).await?;
         let now = now_ms();
-        if millis > now || millis < now - cursor.retention_ms {
+        if millis > now || millis <= now - cursor.retention_ms {
             let error = Error::user(
                 SqlState::INVALID_PARAMETER,
                 "SINCE must be a time within the retention of the subscription, and not after now",
@@ -176,9 +194,10 @@ impl Session {
         let followed = subscription.depends_on.first();
         let followed = followed.and_then(|id| catalog.relations.get(id));
         let followed = followed.ok_or_else(|| Error::internal("a subscription to nothing"))?;
-        let names = followed_columns(subscription).zip(&followed.columns);
+        // Columns that it has got since come behind those.
+        let names = followed_columns(subscription).zip(followed.visible());
         let columns: Vec<String> = names
-            .map(|(name, column)| format!("{} AS {}", quoted(&column.name), quoted(name)))
+            .map(|(name, (_, column))| format!("{} AS {}", quoted(&column.name), quoted(name)))
             .collect();
         let text = format!(
             "SELECT {}, 'Insert' AS op, CAST(NULL AS BIGINT) AS rw_timestamp FROM {}",
@@ -209,13 +228,19 @@ impl Session {
             return Err(error.with_hint("Write FETCH NEXT or FETCH 100."));
         };
         let until = timeout.map(|micros| Instant::now() + Duration::from_micros(micros as u64));
-        // It is put back only when all went well: a cursor that may have missed a change is gone.
         let cursors = &mut self.cursors.subscriptions;
         let mut cursor = cursors.remove(name).ok_or_else(|| no_cursor(name))?;
-        let fetched = self.next_changes(name, &mut cursor, wanted, until).await;
+        let catalog = self.catalog();
+        let subscription = catalog.relations.get(&cursor.id).cloned();
+        let subscription = subscription.ok_or_else(|| {
+            let message = format!("the subscription of cursor \"{name}\" was dropped");
+            Error::user(BEHIND, message)
+        })?;
+        let next = self.next_changes(name, &mut cursor, &subscription, wanted, until);
+        let fetched = next.await;
         let schema = cursor.schema.clone();
-        let stays = fetched.is_ok() || !fetched.as_ref().is_err_and(is_behind);
-        if stays {
+        // One that may have missed a change is gone.
+        if !cursor.is_broken {
             self.cursors.subscriptions.insert(name.into(), cursor);
         }
         let batches = fetched?;
@@ -238,17 +263,22 @@ impl Session {
         &mut self,
         name: &str,
         cursor: &mut SubscriptionCursor,
+        subscription: &Relation,
         wanted: usize,
         until: Option<Instant>,
     ) -> Result<Vec<RecordBatch>> {
         let (mut found, mut count) = (Vec::new(), 0);
         while count < wanted {
             if cursor.ahead.is_none() {
-                if !self.read_ahead(name, cursor, wanted - count).await? {
-                    if count > 0 || !self.wait_for_changes(cursor, until).await? {
-                        break;
-                    }
-                    continue;
+                let more = wanted - count;
+                match self.read_ahead(name, cursor, subscription, more).await {
+                    Ok(true) => {}
+                    Ok(false) if count > 0 => break,
+                    Ok(false) if self.wait_for_changes(cursor, until).await? => continue,
+                    Ok(false) => break,
+                    // What was taken is given; what is wrong is told by the next FETCH.
+                    Err(_) if count > 0 && !cursor.is_broken => break,
+                    Err(error) => return Err(error),
                 }
             }
             let Some(ahead) = cursor.ahead.take() else {
@@ -273,7 +303,8 @@ impl Session {
         let Some(until) = until else {
             return Ok(false);
         };
-        let next = self.server.engine.pin_when(&[], Epoch(cursor.seen.0 + 1));
+        let (engine, its) = (&self.server.engine, [cursor.id]);
+        let next = engine.pin_when(&its, Epoch(cursor.seen.0 + 1));
         match tokio::time::timeout_at(until.into(), next).await {
             Ok(pinned) => pinned.map(|_| true),
             Err(_) => Ok(false),
@@ -285,11 +316,13 @@ impl Session {
         &mut self,
         name: &str,
         cursor: &mut SubscriptionCursor,
+        subscription: &Relation,
         wanted: usize,
     ) -> Result<bool> {
         while let Some(stock) = &mut cursor.stock {
             match stock.get_mut().next().await {
                 Some(batch) => {
+                    cursor.is_broken = batch.is_err();
                     let batch = batch.map_err(from_datafusion)?;
                     if batch.num_rows() > 0 {
                         cursor.ahead = Some(batch);
@@ -300,25 +333,25 @@ impl Session {
             }
         }
         let limit = wanted.max(AHEAD_ROWS);
-        let ((epoch, row), from) = (cursor.last, &cursor.subscription);
+        let ((epoch, row), from) = (cursor.last, qualified(subscription));
         let text = format!(
             "SELECT {}, {EPOCH}, {ROW} FROM {from} WHERE {EPOCH} > {epoch} OR ({EPOCH} = {epoch} \
              AND {ROW} > {row}) ORDER BY {EPOCH}, {ROW} LIMIT {limit}",
             cursor.columns
         );
-        let began_ms = now_ms();
-        let (seen, rows) = self
-            .asker
-            .select_newest(&query(&text)?, cursor.seen)
-            .await?;
+        let (before_ms, decided) = (before(cursor.retention_ms), self.server.engine.decided());
+        let query = query(&text)?;
+        let newest = self.asker.select_newest(&query, cursor.seen);
+        let (seen, rows) = newest.await?;
         let batch = collected(rows).await?;
-        if cursor.complete_ms < now_ms() - cursor.retention_ms {
-            return Err(behind(name, from));
+        if cursor.complete_ms <= now_ms() - cursor.retention_ms {
+            cursor.is_broken = true;
+            return Err(behind(name, &from));
         }
         cursor.seen = seen;
         let rows = batch.num_rows();
-        if rows < limit {
-            cursor.complete_ms = began_ms;
+        if rows < limit && seen >= decided {
+            cursor.complete_ms = cursor.complete_ms.max(before_ms);
         }
         if rows == 0 {
             return Ok(false);
@@ -328,10 +361,12 @@ impl Session {
             number(&batch, own, rows - 1),
             number(&batch, own + 1, rows - 1),
         );
-        if rows == limit {
-            // The last of the shown columns is the time.
-            cursor.complete_ms = number(&batch, own - 1, rows - 1);
-        }
+        // The last of the shown columns is the time.
+        let last_ms = number(&batch, own - 1, rows - 1);
+        cursor.complete_ms = match rows < limit {
+            true => cursor.complete_ms.max(last_ms),
+            false => last_ms,
+        };
         cursor.ahead = Some(batch);
         Ok(true)
     }
@@ -352,8 +387,4 @@ fn behind(name: &str, subscription: &str) -> Error {
             "Declare it again: FULL gives the rows that there are and what changes then, SINCE \
              begin() the oldest changes that are kept.",
         )
-}
-
-fn is_behind(error: &Error) -> bool {
-    error.state() == BEHIND
 }
