@@ -1,7 +1,7 @@
 //! `WITH c AS CHANGELOG FROM r`: the changes of a relation as rows that only come.
 //!
-//! Beside the columns of `r`, `c` has `changelog_op` (1: a row came, 2: it went, 3 and 4: what a row
-//! of the same key is now and was before) and `_changelog_row_id`, the number of the change.
+//! Beside the columns of `r`, `c` has `changelog_op` (1: a row came, 2: it went, 3 and 4: what a
+//! row of the same key is now and was before) and `_changelog_row_id`, the number of the change.
 //!
 //! The parser writes it as a subquery of `r` with marks in its select list (`parse::changelog`):
 //! functions without arguments that are never called. When DataFusion has bound them, what is

@@ -1,6 +1,7 @@
-//! Session windows as window functions: `SESSION(r, t, gap, k)` in FROM becomes a subquery of `r` in
-//! which these two, over the rows of each `k` in the order of `t`, give the beginning and the end of
-//! a row's session (`bind::expand`). Rows that follow each other within the gap are one session.
+//! Session windows as window functions: `SESSION(r, t, gap, k)` in FROM becomes a subquery of `r`
+//! in which these two, over the rows of each `k` in the order of `t`, give the beginning and the
+//! end of a row's session (`bind::expand`). Rows that follow each other within the gap are one
+//! session.
 //!
 //! In a view they are an operator of their own (`lower::session`). A query that is only read has
 //! them as window functions of DataFusion's, which are here.

@@ -525,7 +525,7 @@ pub enum StatementKind {
         rows: FetchRows,
         /// MOVE: the rows are not sent.
         moves: bool,
-        /// `WITH (timeout = ..)`, in microseconds: how long a subscription cursor waits for changes.
+        /// `WITH (timeout = ..)`, in microseconds: how long a subscription's cursor waits.
         timeout: Option<i64>,
     },
     /// `TRUNCATE`: a DELETE of each table's rows.

@@ -1,5 +1,5 @@
-//! `CREATE SUBSCRIPTION s FROM r WITH (retention = '1 day')`: a relation that keeps the changelog of
-//! another one (see [`crate::changelog`]) for a while, so that readers can come back and go on.
+//! `CREATE SUBSCRIPTION s FROM r WITH (retention = '1 day')`: a relation that keeps the changelog
+//! of another one (see [`crate::changelog`]) for a while, so that readers can come back and go on.
 //!
 //! Its columns are those of `r`, then `op` (Insert, Delete, UpdateInsert, UpdateDelete),
 //! `rw_timestamp` (milliseconds since 1970, of the epoch), and [`EPOCH`] and [`ROW`], by which the

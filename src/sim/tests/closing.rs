@@ -57,9 +57,9 @@ const BOUNDED: [&str; 23] = [
      FROM TUMBLE(a, at, INTERVAL '4 s') GROUP BY k, window_start) x \
      FULL JOIN (SELECT k, window_start, count(*) AS n FROM TUMBLE(b, at, INTERVAL '4 s') \
      GROUP BY k, window_start) y ON x.k = y.k AND x.window_start = y.window_start",
-    "SELECT k, window_start, window_end, count(*), sum(v) FROM SESSION(a, at, INTERVAL '2 s', k) \
-     GROUP BY k, window_start, window_end",
-    "SELECT k, v, at, window_start, window_end FROM SESSION(a, at, INTERVAL '1 s', k)",
+    "SELECT k, v, window_start, window_end, count(*) FROM SESSION(a, at, INTERVAL '2 s', k, v) \
+     GROUP BY k, v, window_start, window_end",
+    "SELECT k, v, at, window_start, window_end FROM SESSION(a, at, INTERVAL '1 s', k, v)",
     "SELECT a.k, a.v, b.v AS w FROM a LEFT JOIN b ON a.k = b.k AND a.at = b.at",
     "SELECT a.k, a.v, b.v AS w FROM a RIGHT JOIN b ON a.k = b.k AND a.at = b.at AND a.v <> b.v",
     "SELECT a.k, a.v, b.v AS w FROM a JOIN b ON a.k = b.k \

@@ -33,6 +33,7 @@
 
 use super::Provider;
 use super::constants::{self, as_type};
+use super::time_windows::{hop, session, tumble};
 use crate::Read;
 use crate::coerce::{DISTINCT, KEEP, NEGATE, NOT_DISTINCT};
 use crate::error::parser_error;
@@ -40,7 +41,6 @@ use crate::interval::interval_micros;
 use crate::limits::{MULTIPLIED_MAX, QUERY_DEPTH_MAX, too_deep, too_large};
 use crate::names::{fold, name_of};
 use crate::parse::{DIALECT, parse_query};
-use crate::sessions;
 use crate::statement::Positions;
 use datafusion_sql::sqlparser::ast::{
     self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, TableFactor,
@@ -52,9 +52,6 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use tidemark_common::{Error, RelationId, Result, SqlState, check_interrupt};
 use tidemark_plan::{Relation, RelationKind};
-
-/// Windows that one moment may lie in.
-const WINDOWS_MAX: i64 = 10_000;
 
 /// The rewriting of one statement.
 pub(crate) struct Expander<'a> {
@@ -425,67 +422,6 @@ impl<'a> Expander<'a> {
         }
         Ok(Some(factor))
     }
-}
-
-fn start(column: &str, length: i64, offset: i64) -> String {
-    if offset == 0 {
-        format!("tumble_start({column}, {length})")
-    } else {
-        format!(
-            "add_micros(tumble_start(add_micros({column}, {}), {length}), {offset})",
-            -offset
-        )
-    }
-}
-
-fn tumble(relation: &str, qualifier: &str, column: &str, size: i64, offset: i64) -> String {
-    let start = start(column, size, offset);
-    format!(
-        "(SELECT {qualifier}.*, {start} AS window_start, add_micros({start}, {size}) AS window_end \
-         FROM {relation})"
-    )
-}
-
-fn session(relation: &str, qualifier: &str, column: &str, gap: i64, keys: &[String]) -> String {
-    let partition = match keys {
-        [] => String::new(),
-        keys => format!("PARTITION BY {} ", keys.join(", ")),
-    };
-    let bound = |name| format!("\"{name}\"({column}, {gap}) OVER ({partition}ORDER BY {column})");
-    let (start, end) = (bound(sessions::START), bound(sessions::END));
-    format!("(SELECT {qualifier}.*, {start} AS window_start, {end} AS window_end FROM {relation})")
-}
-
-fn hop(
-    relation: &str,
-    qualifier: &str,
-    column: &str,
-    slide: i64,
-    size: i64,
-    offset: i64,
-) -> Result<String> {
-    let count = (size + slide - 1) / slide;
-    if count > WINDOWS_MAX {
-        return Err(Error::user(
-            SqlState::INVALID_PARAMETER,
-            format!("each row would lie in {count} windows, the limit is {WINDOWS_MAX}"),
-        ));
-    }
-    let start = start(column, slide, offset);
-    let rows = (0..count)
-        .map(|k| format!("(CAST({} AS BIGINT))", -k * slide))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let condition = if size % slide == 0 {
-        format!("{column} IS NOT NULL")
-    } else {
-        format!("{column} < add_micros(add_micros({start}, hop_window.ago), {size})")
-    };
-    Ok(format!(
-        "(SELECT {qualifier}.*, add_micros({start}, hop_window.ago) AS window_start, \
-         add_micros(add_micros({start}, hop_window.ago), {size}) AS window_end \
-         FROM {relation} CROSS JOIN (VALUES {rows}) AS hop_window(ago) WHERE {condition})"
-    ))
 }
 
 /// Parses a table factor, all of whose tokens claim to stand at `span`.

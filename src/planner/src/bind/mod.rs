@@ -23,6 +23,7 @@ mod recursive;
 mod rows;
 mod same_names;
 mod scopes;
+mod time_windows;
 mod truths;
 mod unnest;
 mod windows;

@@ -1,5 +1,5 @@
-//! `SESSION(rel PARTITION BY k, t, gap)`, Flink's spelling, becomes `SESSION(rel, t, gap, k)`. Where
-//! there are several columns they stand in parentheses, or the time is a `DESCRIPTOR(t)`.
+//! `SESSION(rel PARTITION BY k, t, gap)`, Flink's spelling, becomes `SESSION(rel, t, gap, k)`.
+//! Where there are several columns they stand in parentheses, or the time is a `DESCRIPTOR(t)`.
 
 use super::{is_blank, is_word};
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};

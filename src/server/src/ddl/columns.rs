@@ -282,6 +282,10 @@ impl Session {
         if taps.any(|(_, columns)| columns.contains(&column)) {
             return Ok(true);
         }
+        // Its text is ours, and names what it taps.
+        if dependent.kind == RelationKind::Subscription {
+            return Ok(false);
+        }
         let path = self.asker.settings.search_path();
         let planner = self.server.commons.sql.planner(catalog.clone(), &path);
         let (reader, of) = (dependent.clone(), relation.clone());
@@ -352,7 +356,8 @@ fn check_sinks(catalog: &Catalog, table: RelationId, column: &Column) -> Result<
     let (name, sink) = (&column.name, &sink.name);
     if !tidemark_query::dml::has_constant_default(column)? {
         return Err(Error::unsupported(format!(
-            "the default of column \"{name}\" is not a constant, and sink \"{sink}\" writes the table"
+            "the default of column \"{name}\" is not a constant, and sink \"{sink}\" writes the \
+             table"
         ))
         .with_hint("Add the column with a constant or without a default."));
     }
