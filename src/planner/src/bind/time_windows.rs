@@ -1,5 +1,5 @@
-//! The windows of time as subqueries: the columns of a relation, and `window_start` and `window_end`
-//! (see `expand`). All names are written as SQL has them.
+//! The windows of time as subqueries: the columns of a relation, and `window_start` and
+//! `window_end` (see `expand`). All names are written as SQL has them.
 
 use crate::sessions;
 use tidemark_common::{Error, Result, SqlState};

@@ -365,8 +365,8 @@ fn check_sinks(catalog: &Catalog, table: RelationId, column: &Column) -> Result<
         return Err(Error::user(
             SqlState::NOT_NULL_VIOLATION,
             format!(
-                "column \"{name}\" must have a value, and sink \"{sink}\", which writes the table, has \
-                 none for it"
+                "column \"{name}\" must have a value, and sink \"{sink}\", which writes the table, \
+                 has none for it"
             ),
         )
         .with_hint("Add the column with a default."));
