@@ -10,8 +10,9 @@
 //! is depends on the whole row. A query that is only read has no changes: it is refused.
 
 use crate::error::external;
+use crate::marks::has_marks;
 use arrow_schema::{DataType, Field, TimeUnit};
-use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, DFSchema, DFSchemaRef, DataFusionError, Result, plan_err};
 use datafusion_expr::logical_plan::{Extension, Projection};
 use datafusion_expr::{
@@ -141,14 +142,14 @@ impl UserDefinedLogicalNodeCore for Changelog {
 
 /// Puts changelogs where the marks are in a bound query that is to be maintained.
 pub(crate) fn maintained(plan: LogicalPlan) -> Result<LogicalPlan> {
-    if !has_marks(&plan)? {
+    if !has_marks(&plan, is_mark)? {
         return Ok(plan);
     }
     let done = plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Projection(projection) => without_marks(projection),
         other => Ok(Transformed::no(other)),
     })?;
-    match has_marks(&done.data)? {
+    match has_marks(&done.data, is_mark)? {
         true => Err(misplaced()),
         false => Ok(done.data),
     }
@@ -156,7 +157,7 @@ pub(crate) fn maintained(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 /// Refuses changelogs in a bound query that is only read.
 pub(crate) fn ad_hoc(plan: LogicalPlan) -> Result<LogicalPlan> {
-    match has_marks(&plan)? {
+    match has_marks(&plan, is_mark)? {
         true => Err(misplaced()),
         false => Ok(plan),
     }
@@ -190,21 +191,6 @@ fn without_marks(projection: Projection) -> Result<Transformed<LogicalPlan>> {
     let exprs = exprs.collect::<Result<Vec<_>>>()?;
     let projection = Projection::try_new(exprs, Arc::new(changelog))?;
     Ok(Transformed::yes(LogicalPlan::Projection(projection)))
-}
-
-fn has_marks(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = false;
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            found |= expr.exists(|e| Ok(is_mark(e)))?;
-            Ok(TreeNodeRecursion::Continue)
-        })?;
-        Ok(match found {
-            true => TreeNodeRecursion::Stop,
-            false => TreeNodeRecursion::Continue,
-        })
-    })?;
-    Ok(found)
 }
 
 fn misplaced() -> DataFusionError {

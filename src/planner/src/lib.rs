@@ -26,6 +26,7 @@ mod into;
 mod limits;
 mod lineage;
 mod lower;
+mod marks;
 mod names;
 mod optimise;
 mod options;

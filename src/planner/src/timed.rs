@@ -16,7 +16,8 @@
 //! module of this name).
 
 use crate::error::external;
-use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use crate::marks::has_marks;
+use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{
     DFSchema, DFSchemaRef, DataFusionError, FunctionalDependencies, Result, plan_err,
 };
@@ -314,32 +315,17 @@ pub fn ad_hoc(plan: LogicalPlan) -> Result<LogicalPlan> {
 }
 
 fn without_marks(plan: LogicalPlan, maintained: bool) -> Result<LogicalPlan> {
-    if !has_marks(&plan)? {
+    if !has_marks(&plan, |e| mark_of(e).is_some())? {
         return Ok(plan);
     }
     let done = plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Join(join) => without_mark(join, maintained),
         other => Ok(Transformed::no(other)),
     })?;
-    match has_marks(&done.data)? {
+    match has_marks(&done.data, |e| mark_of(e).is_some())? {
         true => Err(misplaced()),
         false => Ok(done.data),
     }
-}
-
-fn has_marks(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = false;
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            found |= expr.exists(|e| Ok(mark_of(e).is_some()))?;
-            Ok(TreeNodeRecursion::Continue)
-        })?;
-        Ok(match found {
-            true => TreeNodeRecursion::Stop,
-            false => TreeNodeRecursion::Continue,
-        })
-    })?;
-    Ok(found)
 }
 
 fn misplaced() -> DataFusionError {
