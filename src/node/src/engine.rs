@@ -20,6 +20,7 @@ use arrow::array::RecordBatch;
 pub use creation::Creation;
 pub use opening::Services;
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -117,6 +118,8 @@ pub struct JobStatus {
     pub late_rows: u64,
     /// Its watermark, if a source of it has one.
     pub watermark: Option<JobWatermark>,
+    /// Relations whose rows its joins look up instead of keeping them once more, by name.
+    pub shares_rows_of: Option<String>,
     /// Of a sink: epochs not delivered yet, and what its writer says when it cannot deliver.
     pub undelivered_epochs: u64,
     /// The last error.
@@ -489,6 +492,7 @@ impl Engine {
             memory_bytes: f.memory_bytes(),
             late_rows: f.late.load(Ordering::Relaxed),
             watermark: crate::watermark::of(catalog, &readers.positions(), relation),
+            shares_rows_of: shares_rows_of(catalog, relation),
             undelivered_epochs: sink.undelivered_epochs,
             error: stopped
                 .map(|s| s.reason.clone())
@@ -599,4 +603,16 @@ impl Drop for Undo {
             }
         }
     }
+}
+
+/// The names of the relations whose rows a job's joins look up; `None` if there are none.
+fn shares_rows_of(catalog: &Catalog, job: RelationId) -> Option<String> {
+    let plan = catalog.relations.get(&job)?.job.as_ref()?;
+    let shared = plan.shared_rows().into_iter().map(|(_, relation)| relation);
+    let known = shared.filter_map(|relation| catalog.relations.get(&relation));
+    let names: BTreeSet<String> = known
+        .map(|relation| format!("{}.{}", relation.schema_name, relation.name))
+        .collect();
+    let names: Vec<String> = names.into_iter().collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }

@@ -12,6 +12,7 @@ mod checkpoints;
 pub mod cluster;
 mod crew;
 pub mod engine;
+mod following;
 mod full;
 mod locks;
 mod memory;
@@ -28,6 +29,7 @@ mod writes;
 
 pub use checkpoints::CheckpointInfo;
 pub use engine::{CatalogChange, Engine, JobStatus, Pin, Services};
+pub use following::Following;
 pub use locks::{TableLock, Writer};
 pub use memory::{MemoryUse, Others};
 pub use tidemark_state::backup;

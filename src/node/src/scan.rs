@@ -63,7 +63,14 @@ pub fn scan_source(
         let waker: Waker = Arc::new(move || {
             let _ = wake.send(());
         });
-        let mut actors: Actors = build_actors(source, plan, &reading.placement, worker, None)?;
+        let mut actors: Actors = build_actors(
+            source,
+            plan,
+            &reading.placement,
+            worker,
+            &Default::default(),
+            None,
+        )?;
         let mut reader = Source::open(reading, worker, source, &start, waker)?;
         reader.set_uncounted();
         let actor = actors

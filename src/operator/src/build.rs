@@ -23,7 +23,7 @@ use crate::{Operator, values::nullable};
 use std::sync::Arc;
 use tidemark_common::{Error, Result};
 use tidemark_plan::{ColumnWatermark, Node, OnError, Op};
-use tidemark_state::ViewPartition;
+use tidemark_state::{Neighbours, ViewPartition};
 
 /// What an operator must know of the place where it runs.
 pub struct BuildContext {
@@ -37,6 +37,8 @@ pub struct BuildContext {
     pub on_error: OnError,
     /// Of a sink's last fragment: who takes its changes.
     pub sink_output: Option<SinkOutput>,
+    /// What the worker keeps of other relations.
+    pub neighbours: Arc<Neighbours>,
 }
 
 /// An operator, and what readers see of it.
@@ -94,6 +96,7 @@ fn build(node: &Node, gathered: bool, context: &mut BuildContext) -> Result<Buil
             right_table,
             left_closes,
             right_closes,
+            shared,
         } => {
             let (left, right) = (input(0)?, input(1)?);
             let residual = residual
@@ -115,6 +118,8 @@ fn build(node: &Node, gathered: bool, context: &mut BuildContext) -> Result<Buil
                 left_table: *left_table,
                 right_table: *right_table,
                 closes: [closing(left_closes, 0)?, closing(right_closes, 1)?],
+                shared: shared.clone(),
+                neighbours: context.neighbours.clone(),
                 gathered,
             }))
         }

@@ -19,6 +19,9 @@
 //! for good and forgotten (unless the residual can fail: which pairs fail must not depend on the
 //! order of arrival).
 //!
+//! **Shared sides.** Of a side that a relation on the same worker keeps by the same key, the join
+//! keeps nothing and looks it up ([`tidemark_plan::SharedRows`], `side/shared.rs`).
+//!
 //! **Watermarks.** Rows that find no partner any more, and that nothing takes back, are forgotten.
 //!
 //! **Cost.** Per row one lookup of its key; a retractable side hashes its whole rows too. A key
@@ -41,11 +44,12 @@ use arrow::array::{
 };
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
-use side::{Keys, SharedKeys, Side, SideConfig};
+use side::{Keys, Lookup, SharedKeys, Side, SideConfig};
+use std::sync::Arc;
 use tidemark_changelog::{ChangeBatch, hash_columns};
-use tidemark_common::{Error, Result};
-use tidemark_plan::JoinKind;
-use tidemark_state::StateTable;
+use tidemark_common::{Epoch, Error, Result};
+use tidemark_plan::{JoinKind, SharedRows};
+use tidemark_state::{Neighbours, StateTable};
 
 /// Rows of one output batch, and pairs of one evaluation of the residual, at most.
 const CHUNK_ROWS: usize = 4096;
@@ -80,6 +84,10 @@ pub struct JoinConfig {
     pub right_table: u32,
     /// Rows of each side below these watermarks may be forgotten.
     pub closes: [Option<Closing>; 2],
+    /// Left and right: who has the rows, if the join keeps none. With a residual, of inner joins.
+    pub shared: [Option<SharedRows>; 2],
+    /// Where these are.
+    pub neighbours: Arc<Neighbours>,
     /// All rows are on the worker that owns vnode 0, and so is what is kept of them; otherwise they
     /// are on the owners of their keys' vnodes.
     pub gathered: bool,
@@ -119,6 +127,9 @@ pub struct Join {
     keys: SharedKeys,
     sides: [Side; 2],
     closes: [Option<Closing>; 2],
+    shared: [Option<Lookup>; 2],
+    /// Up to which epoch shared sides are looked up; the rows since then have come.
+    as_of: Option<Epoch>,
 }
 
 /// A batch on its way through the join.
@@ -148,8 +159,10 @@ impl Join {
             .chain(config.residual.iter().flat_map(|r| &r.columns));
         let (left_read, right_read): (Vec<usize>, Vec<usize>) =
             read.partition(|c| **c < left_columns);
+        let is_shared = [0, 1].map(|port: usize| config.shared[port].is_some());
         let settles = semi_or_anti(kind)
             && config.right_append_only
+            && is_shared == [false; 2]
             && config.residual.as_ref().is_none_or(|r| r.infallible);
         let by_key = config.residual.is_none();
         let types: Vec<_> = config
@@ -163,7 +176,10 @@ impl Join {
             schema: config.left_schema.clone(),
             keys: config.left_keys.clone(),
             needed: left_read,
-            append_only: config.left_append_only && !settles && config.closes[0].is_none(),
+            append_only: config.left_append_only
+                && !settles
+                && !is_shared[0]
+                && config.closes[0].is_none(),
             totals: by_key && preserves(kind, 1),
             presence_only: false,
             counts: !by_key && preserves(kind, 0),
@@ -175,7 +191,7 @@ impl Join {
             schema: config.right_schema.clone(),
             keys: config.right_keys.clone(),
             needed: right_read.into_iter().map(|c| c - left_columns).collect(),
-            append_only: config.right_append_only && config.closes[1].is_none(),
+            append_only: config.right_append_only && !is_shared[1] && config.closes[1].is_none(),
             totals: by_key && preserves(kind, 0),
             presence_only: settles && by_key,
             counts: !by_key && preserves(kind, 1),
@@ -201,6 +217,10 @@ impl Join {
             };
             columns.iter().map(pick).collect()
         };
+        let widths = [config.left_schema, config.right_schema].map(|s| s.fields().len());
+        let mut widths = widths.into_iter();
+        let shared = config.shared.map(|shared| shared.zip(widths.next()));
+        let lookup = |(rows, width)| Lookup::new(rows, width, config.neighbours.clone());
         let residual_columns = config.residual.as_ref().map_or(&[][..], |r| &r.columns);
         Join {
             kind,
@@ -214,6 +234,8 @@ impl Join {
             keys,
             sides,
             closes: config.closes,
+            shared: shared.map(|s| s.map(lookup)),
+            as_of: None,
         }
     }
 
@@ -554,6 +576,35 @@ impl Join {
         }
     }
 
+    /// Loads the rows of shared sides with these keys.
+    fn load(&mut self, keys: &mut Keys, key_ids: &[u32]) -> Result<()> {
+        let Some(as_of) = self.as_of else {
+            return Ok(());
+        };
+        let fresh = keys.load(key_ids);
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let wanted = keys.index.gather(&fresh);
+        for port in 0..2 {
+            let Some(lookup) = &mut self.shared[port] else {
+                continue;
+            };
+            let batch = ChangeBatch::insert(lookup.rows(as_of, &wanted)?);
+            let rows = batch.num_rows();
+            if rows == 0 {
+                continue;
+            }
+            let columns = self.key_columns[port].iter();
+            let columns: Vec<ArrayRef> = columns.map(|k| batch.column(*k).clone()).collect();
+            let ids = keys.intern(&columns, &hash_columns(&columns, rows));
+            let side = &mut self.sides[port];
+            side.add_totals(keys, &ids, &batch, |_| ());
+            side.store(keys, &batch, &ids, None, &mut Vec::new());
+        }
+        Ok(())
+    }
+
     /// Adds the batch to its side; of settled rows nothing is kept. Returns the keys whose totals
     /// crossed zero.
     fn add(
@@ -606,6 +657,7 @@ impl Operator for Join {
         let shared = self.keys.clone();
         let keys = &mut *shared.lock();
         let key_ids = keys.intern(&key_columns, &hash_columns(&key_columns, rows));
+        self.load(keys, &key_ids)?;
         let counts = if own_preserved && self.residual.is_some() {
             vec![0; rows]
         } else {
@@ -680,12 +732,36 @@ impl Operator for Join {
         Ok(())
     }
 
-    fn tables(&mut self) -> Vec<&mut dyn StateTable> {
-        self.sides
-            .iter_mut()
-            .map(|s| s as &mut dyn StateTable)
-            .collect()
+    fn passed(&mut self, epoch: Epoch) {
+        if self.shared.iter().all(Option::is_none) {
+            return;
+        }
+        let shared = self.keys.clone();
+        let keys = &mut *shared.lock();
+        let mut emptied = Vec::new();
+        for (side, _) in self.sides.iter_mut().zip(&self.shared).filter(is_shared) {
+            emptied.append(&mut side.clear(keys));
+        }
+        emptied.append(&mut keys.unload());
+        keys.remove_unused(&emptied);
+        self.as_of = Some(epoch);
     }
+
+    fn tables(&mut self) -> Vec<&mut dyn StateTable> {
+        let sides = self.sides.iter_mut().zip(&self.shared);
+        let own = sides.filter(|side| !is_shared(side));
+        own.map(|(side, _)| side as &mut dyn StateTable).collect()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let sides = self.sides.iter().zip(&self.shared);
+        let shared = sides.filter(|(_, shared)| shared.is_some());
+        shared.map(|(side, _)| side.memory_bytes()).sum()
+    }
+}
+
+fn is_shared(side: &(&mut Side, &Option<Lookup>)) -> bool {
+    side.1.is_some()
 }
 
 /// The rows of a batch that are wanted: a run can be sliced, which copies nothing.

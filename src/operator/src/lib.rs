@@ -96,6 +96,12 @@ pub trait Operator: Send {
         let _ = (barrier, out);
         Ok(())
     }
+    /// The barrier of this epoch has passed, and what the relations that it reads hold as of it can
+    /// be looked up until the next one has: told of all epochs that wait for the job, and of the
+    /// one that it was restored as of.
+    fn passed(&mut self, epoch: Epoch) {
+        let _ = epoch;
+    }
     /// Its state tables, to be sealed and restored.
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {
         Vec::new()

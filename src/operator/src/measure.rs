@@ -204,6 +204,7 @@ fn context() -> BuildContext {
         owns_vnode_zero: true,
         on_error: OnError::Log,
         sink_output: None,
+        neighbours: Default::default(),
     }
 }
 

@@ -125,6 +125,26 @@ pub enum Literal {
 }
 
 impl Expr {
+    /// Whether the expression has a value for every row: columns, constants, comparisons and logic.
+    pub fn is_infallible(&self) -> bool {
+        use BinaryOp::*;
+        match self {
+            Expr::Column(_) | Expr::Literal(_) => true,
+            Expr::Binary {
+                op:
+                    Eq | NotEq | Lt | LtEq | Gt | GtEq | And | Or | IsDistinctFrom | IsNotDistinctFrom,
+                left,
+                right,
+            } => left.is_infallible() && right.is_infallible(),
+            Expr::Not(e)
+            | Expr::IsNull(e)
+            | Expr::IsNotNull(e)
+            | Expr::IsTrue(e)
+            | Expr::IsFalse(e) => e.is_infallible(),
+            _ => false,
+        }
+    }
+
     /// Calls `f` with the position of every column that the expression reads.
     pub fn visit_columns(&self, f: &mut dyn FnMut(usize)) {
         let mut open = vec![self];

@@ -173,6 +173,9 @@ pub enum Op {
         /// The same of right rows.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         right_closes: Option<ColumnWatermark>,
+        /// Left and right: who has the rows, where the join keeps none of its own.
+        #[serde(default, skip_serializing_if = "shares_nothing")]
+        shared: [Option<SharedRows>; 2],
     },
     /// Grouped aggregation: output is group columns then one column per call. Emits one -old +new
     /// per touched group and barrier. Without group columns and with `global`, one row even for no
@@ -381,6 +384,23 @@ impl Op {
             | Op::PartialTopN { .. } => Vec::new(),
         }
     }
+}
+
+/// A side of a join of which the join keeps nothing: on each worker, its rows are those that a
+/// relation has there, by the join's keys as its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SharedRows {
+    /// The relation.
+    pub relation: RelationId,
+    /// Columns of the relation: those of the side in their order, then what else `filter` reads.
+    pub columns: Vec<usize>,
+    /// Which of its rows are the side's; over `columns`. It has a value for every row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Expr>,
+}
+
+fn shares_nothing(shared: &[Option<SharedRows>; 2]) -> bool {
+    shared.iter().all(Option::is_none)
 }
 
 /// Which time on the right is the nearest to one on the left.
@@ -619,6 +639,21 @@ impl JobPlan {
             Op::Session { .. } => false,
             Op::Recursive { .. } | Op::Working => false,
         })
+    }
+
+    /// The relations whose rows its joins look up instead of keeping them, each with the number of
+    /// the fragment that does.
+    pub fn shared_rows(&self) -> Vec<(u32, RelationId)> {
+        let mut found = Vec::new();
+        for fragment in &self.fragments {
+            for node in fragment.nodes() {
+                if let Op::Join { shared, .. } = &node.op {
+                    let relations = shared.iter().flatten().map(|rows| rows.relation);
+                    found.extend(relations.map(|relation| (fragment.id, relation)));
+                }
+            }
+        }
+        found
     }
 
     /// Whether what the job computes depends on when its rows came, so that it cannot be computed

@@ -16,7 +16,7 @@ use ordered::{ordered, sort_key};
 use std::fmt::Write;
 use tidemark_plan::{
     AggregateCall, AggregateFunction, BinaryOp, Catalog, ColumnWatermark, Expr, Literal, Node, Op,
-    Output, Relation,
+    Output, Relation, SharedRows,
 };
 
 /// One line per fragment and operator.
@@ -110,7 +110,7 @@ fn node(catalog: &Catalog, n: &Node, depth: usize, lines: &mut Vec<String>) {
             if *distinct { "union" } else { "union_all" }
         ),
         Op::Working => format!("Working [{}]", all_names(&n.schema)),
-        Op::Join { .. } => join(n),
+        Op::Join { .. } => join(catalog, n),
         Op::AsofJoin { .. } | Op::TemporalJoin { .. } => timed::join(n),
         Op::Changelog { key, table } => match key {
             Some(key) => format!("Changelog key=[{}] table={table}", names(below, key)),
@@ -186,7 +186,7 @@ fn properties(n: &Node) -> String {
     text
 }
 
-fn join(n: &Node) -> String {
+fn join(catalog: &Catalog, n: &Node) -> String {
     let Op::Join {
         kind,
         left_keys,
@@ -198,6 +198,7 @@ fn join(n: &Node) -> String {
         right_table,
         left_closes,
         right_closes,
+        shared,
     } = &n.op
     else {
         return String::new();
@@ -232,11 +233,23 @@ fn join(n: &Node) -> String {
         .map_or(String::new(), |r| format!(" residual={}", text(r, &name)));
     format!(
         "Join {kind:?} on=[{on}]{null}{residual} output=[{}] tables={left_table},{right_table}\
-         {}{}",
+         {}{}{}{}",
         list(output, |c| name(*c)),
         side_closing("left", left, left_closes),
-        side_closing("right", right, right_closes)
+        side_closing("right", right, right_closes),
+        side_shared(catalog, "left", &shared[0]),
+        side_shared(catalog, "right", &shared[1])
     )
+}
+
+/// The relation that has the rows of a side of a join, which keeps none.
+fn side_shared(catalog: &Catalog, side: &str, shared: &Option<SharedRows>) -> String {
+    let relation = shared.as_ref().map(|rows| rows.relation);
+    let name = |id| match catalog.relations.get(&id) {
+        Some(relation) => relation.name.clone(),
+        None => id.to_string(),
+    };
+    relation.map_or(String::new(), |id| format!(" {side}=rows of {}", name(id)))
 }
 
 /// The column by whose watermark an operator forgets.

@@ -518,7 +518,7 @@ pub enum StatementKind {
         comment: Option<String>,
     },
     /// `SUBSCRIBE TO relation [WITH (snapshot = ...)]`.
-    Subscribe { name: Name, snapshot: bool },
+    Subscribe(Subscribe),
     /// `FETCH`, `MOVE`.
     Fetch {
         cursor: String,
@@ -563,11 +563,22 @@ pub struct Copy {
 pub enum Copied {
     /// The rows of a query.
     Query(Box<ast::Query>),
+    /// A relation's rows and their changes.
+    Changes(Subscribe),
     /// A relation, or some of its columns; none: all.
     Relation {
         name: ast::ObjectName,
         columns: Vec<ast::Ident>,
     },
+}
+
+/// `SUBSCRIBE TO relation`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subscribe {
+    /// The relation.
+    pub name: Name,
+    /// What it has now comes first.
+    pub snapshot: bool,
 }
 
 /// An option of COPY.

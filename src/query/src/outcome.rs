@@ -5,6 +5,7 @@ use crate::copy::CopyOptions;
 use crate::error::from_arrow;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::DataFusionError;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{Stream, StreamExt};
@@ -40,6 +41,8 @@ pub enum RowStream {
     Found(Option<RecordBatch>),
     /// A query makes them.
     Made(SendableRecordBatchStream),
+    /// They come as the world goes on: what has come is not held back until there is more.
+    Live(SendableRecordBatchStream),
 }
 
 impl RowStream {
@@ -47,8 +50,13 @@ impl RowStream {
     pub fn at_once(&mut self) -> Option<Option<RecordBatch>> {
         match self {
             RowStream::Found(rows) => Some(rows.take()),
-            RowStream::Made(_) => None,
+            RowStream::Made(_) | RowStream::Live(_) => None,
         }
+    }
+
+    /// Whether the next rows may be long in coming.
+    pub fn is_live(&self) -> bool {
+        matches!(self, RowStream::Live(_))
     }
 }
 
@@ -58,7 +66,7 @@ impl Stream for RowStream {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<RowResult>> {
         match self.get_mut() {
             RowStream::Found(rows) => Poll::Ready(rows.take().map(Ok)),
-            RowStream::Made(rows) => rows.poll_next_unpin(context),
+            RowStream::Made(rows) | RowStream::Live(rows) => rows.poll_next_unpin(context),
         }
     }
 }
@@ -97,6 +105,23 @@ impl Rows {
                 schema.clone(),
                 stream,
             ))),
+            schema,
+            tag,
+        }
+    }
+}
+
+impl Rows {
+    /// Rows that come as the world goes on.
+    pub fn live(
+        schema: SchemaRef,
+        stream: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+        tag: Tag,
+    ) -> Rows {
+        let stream = stream.map(|rows| rows.map_err(|e| DataFusionError::External(Box::new(e))));
+        let stream = RecordBatchStreamAdapter::new(schema.clone(), stream);
+        Rows {
+            stream: RowStream::Live(Box::pin(stream)),
             schema,
             tag,
         }

@@ -245,6 +245,7 @@ impl Session {
             "Late Rows",
             "Watermark",
             "Held Back By",
+            "Shares Rows Of",
             "Undelivered",
             "Error",
         ];
@@ -264,6 +265,7 @@ impl Session {
                 some(j.late_rows.to_string()),
                 watermark.micros.map(timestamp_text),
                 watermark.held_back_by,
+                j.shares_rows_of.clone(),
                 some(j.undelivered_epochs.to_string()),
                 j.error.clone(),
             ]

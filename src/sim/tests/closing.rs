@@ -380,6 +380,7 @@ impl Run {
             owns_vnode_zero: true,
             on_error: OnError::Log,
             sink_output: None,
+            neighbours: Default::default(),
         };
         let operator = build_operator(node, &mut context).unwrap().operator;
         self.slots.push(Slot {

@@ -41,7 +41,7 @@ pub use object_store;
 pub use ordered::{OrderedList, Place};
 pub use row_store::RowStore;
 pub use table::{Appended, StateTable, TableDelta, TableForm, TableSpec};
-pub use view::{Reading, Unsettled, ViewOptions, ViewPartition, ViewTable};
+pub use view::{Neighbours, Reading, Unsettled, ViewOptions, ViewPartition, ViewTable};
 
 /// The id that stands for "no row" or "no key".
 pub const ABSENT: u32 = u32::MAX;

@@ -16,6 +16,10 @@
 //! at a time (the rest of it stays pending, and base and pending are the relation all the same),
 //! and a seal tells part by part, during which nothing is merged.
 //!
+//! Joins on the same worker look rows up where they would keep them themselves ([`Neighbours`]), as
+//! of the epochs that they come to one after the other: from the first of these on all stay apart
+//! ([`ViewPartition::keep_apart`]).
+//!
 //! A reader that has pinned epoch e is promised that nothing passes e. A pin that was given up for
 //! its age gets an error, never the rows of another epoch: the base's
 //! epoch and the first epoch of each group tell.
@@ -37,6 +41,7 @@ mod group;
 mod lookup;
 #[cfg(test)]
 mod measure;
+mod neighbours;
 mod reading;
 mod secondary;
 mod table;
@@ -44,6 +49,7 @@ mod table;
 mod tests;
 mod widen;
 
+pub use neighbours::Neighbours;
 pub use reading::Reading;
 pub use table::ViewTable;
 
@@ -56,7 +62,7 @@ use group::{Group, Pending};
 use parking_lot::{Mutex, RwLock};
 use secondary::Secondary;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, Error, Result, SqlState};
 
@@ -88,6 +94,8 @@ pub struct ViewPartition {
     pending: Mutex<Pending>,
     /// Somebody sums groups of pending changes.
     summing: AtomicBool,
+    /// See [`ViewPartition::keep_apart`].
+    apart_from: AtomicU64,
     /// What the next seal has to tell; taken after `base`.
     unsealed: Mutex<Unsealed>,
 }
@@ -255,6 +263,7 @@ impl ViewPartition {
             }),
             pending: Mutex::default(),
             summing: AtomicBool::new(false),
+            apart_from: AtomicU64::new(u64::MAX),
             unsealed: Mutex::default(),
         }
     }
@@ -313,6 +322,24 @@ impl ViewPartition {
         }
     }
 
+    /// Epochs from this one on stay apart, whatever `settle` is told: whoever looks rows up comes
+    /// to them one after the other. `None`: nobody does any more.
+    pub fn keep_apart(&self, from: Option<Epoch>) {
+        let from = from.map_or(u64::MAX, |epoch| epoch.0);
+        self.apart_from.store(from, Ordering::Release);
+    }
+
+    /// What of these epochs, and of those that stay apart, there is to be told apart.
+    fn apart(&self, needed: &[Epoch]) -> Vec<Epoch> {
+        let from = Epoch(self.apart_from.load(Ordering::Acquire));
+        let mut apart = needed.to_vec();
+        if apart.last().is_some_and(|newest| *newest > from) {
+            apart.retain(|epoch| *epoch < from);
+            apart.push(from);
+        }
+        apart
+    }
+
     /// Keeps apart what can still be read apart: `needed`, ascending, are the epochs that are
     /// pinned, and last the newest that can be pinned. Merges into the base, some at a time, and
     /// sums pending groups if they are small.
@@ -321,6 +348,7 @@ impl ViewPartition {
     }
 
     fn settle_some(&self, needed: &[Epoch], rows_max: usize) -> Unsettled {
+        let needed = &*self.apart(needed);
         let Some(first) = needed.first() else {
             return Unsettled::default();
         };
@@ -353,6 +381,7 @@ impl ViewPartition {
         }
         let _ends = Summing(&self.summing);
         let sealed = self.unsealed.lock().sealed;
+        let needed = &*self.apart(needed);
         let runs = self.pending.lock().runs(&self.options, needed, sealed);
         for run in runs {
             let changes: Vec<ChangeBatch> = run
@@ -386,6 +415,7 @@ impl ViewPartition {
 
     /// Merges some of these changes: so many rows, or a batch more.
     fn merge_some(&self, up_to: Epoch, rows_max: usize) -> Merge {
+        let up_to = up_to.min(Epoch(self.apart_from.load(Ordering::Acquire)));
         let Some(mut merged) = self.base.try_write() else {
             return Merge::Later;
         };
@@ -418,7 +448,8 @@ impl ViewPartition {
         mergeable: Epoch,
         read: impl FnOnce(&Merged, &[Arc<Group>]) -> T,
     ) -> Result<T> {
-        let mergeable = mergeable.min(epoch);
+        let apart_from = Epoch(self.apart_from.load(Ordering::Acquire));
+        let mergeable = mergeable.min(epoch).min(apart_from);
         let mut merged = self.base.read();
         let mut pending = self.pending.lock();
         if pending.reaches(mergeable) {
@@ -549,6 +580,17 @@ impl ViewPartition {
             arrow::compute::concat_batches(schema, [&found, &added])
                 .expect("the parts share a schema")
         })
+    }
+
+    /// What changed after the epoch `since`, which the caller has pinned, up to `epoch`: the sum.
+    /// `72000` if that is not kept any more.
+    pub fn changes_since(&self, since: Epoch, epoch: Epoch) -> Result<ChangeBatch> {
+        let merged = self.base.read();
+        let groups = self.pending.lock().between(since, epoch);
+        match groups.filter(|_| merged.epoch <= since) {
+            Some(groups) => Ok(self.options.sum(&group::changes(&groups))),
+            None => Err(snapshot_too_old()),
+        }
     }
 
     /// Number of rows as of `epoch`.

@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, Error, Result, STACK_BYTES};
-use tidemark_operator::{Barrier, RowError};
+use tidemark_operator::RowError;
 use tidemark_state::{TableSpec, ViewPartition};
 
 /// Output after which an actor is suspended, in bytes.
@@ -94,6 +94,9 @@ pub struct Actor {
 impl Actor {
     /// An actor with nothing to do, after the barrier of `closed`.
     pub fn new(mut fragment: Fragment, closed: Option<Epoch>) -> Actor {
+        if let Some(epoch) = closed {
+            fragment.passed(epoch);
+        }
         let operators = fragment.slots.iter_mut();
         let tables = operators.flat_map(|s| s.operator.tables());
         Actor {
@@ -346,8 +349,8 @@ impl Sink for Slice<'_> {
         Ok(())
     }
 
-    fn seals(&self, barrier: &Barrier) -> bool {
-        barrier.checkpoint && self.counts_from.is_some_and(|from| barrier.epoch >= from)
+    fn counts(&self, epoch: Epoch) -> bool {
+        self.counts_from.is_some_and(|from| epoch >= from)
     }
 }
 
@@ -361,7 +364,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tidemark_operator::materialize::Materialize;
-    use tidemark_operator::{Operator, Out};
+    use tidemark_operator::{Barrier, Operator, Out};
 
     /// Sends each batch so many times, and then looks up as often.
     struct Fan {

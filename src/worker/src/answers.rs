@@ -74,7 +74,7 @@ pub fn read_answer(
 ) -> Result<Arc<ViewPartition>> {
     let plan = relation.job.as_ref();
     let plan = plan.ok_or_else(|| Error::internal("a relation without a job has no rows"))?;
-    let actors = build_actors(relation, plan, placement, worker, None)?;
+    let actors = build_actors(relation, plan, placement, worker, &Default::default(), None)?;
     let view = actors.view;
     let view = view.ok_or_else(|| Error::internal("a relation whose rows nobody keeps"))?;
     let mut table = ViewTable::of(view.clone());

@@ -13,7 +13,7 @@ use arrow::datatypes::SchemaRef;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
-use tidemark_common::Result;
+use tidemark_common::{Epoch, Result};
 use tidemark_operator::{Barrier, Operator, Out, RowError};
 use tidemark_state::{Appended, TableSpec, ViewPartition};
 
@@ -73,8 +73,12 @@ pub trait Sink {
     fn look_up(&mut self) {}
     /// All channels have delivered a barrier and the operators have closed its epoch.
     fn closed(&mut self, closed: Closed) -> Result<()>;
+    /// Whether epochs from this one on wait for the job.
+    fn counts(&self, epoch: Epoch) -> bool;
     /// Whether state is sealed at this barrier.
-    fn seals(&self, barrier: &Barrier) -> bool;
+    fn seals(&self, barrier: &Barrier) -> bool {
+        barrier.checkpoint && self.counts(barrier.epoch)
+    }
 }
 
 struct Chain<'a> {
@@ -212,6 +216,9 @@ impl Fragment {
             };
             head.operator.on_barrier(&barrier, &mut out)?;
         }
+        if sink.counts(barrier.epoch) {
+            self.passed(barrier.epoch);
+        }
         let mut sealed = Vec::new();
         if sink.seals(&barrier) {
             for table in self.slots.iter_mut().flat_map(|s| s.operator.tables()) {
@@ -230,6 +237,12 @@ impl Fragment {
             .flat_map(|l| &mut l.channels)
             .for_each(|c| c.aligned = false);
         Ok(())
+    }
+
+    /// What other relations hold as of this epoch can be looked up.
+    pub fn passed(&mut self, epoch: Epoch) {
+        let operators = self.slots.iter_mut();
+        operators.for_each(|slot| slot.operator.passed(epoch));
     }
 
     /// Processes what waits in channels that are not held back (any more).
@@ -308,7 +321,7 @@ impl Sink for Collected {
     fn closed(&mut self, _: Closed) -> Result<()> {
         Ok(())
     }
-    fn seals(&self, _: &Barrier) -> bool {
+    fn counts(&self, _: Epoch) -> bool {
         false
     }
 }
@@ -319,7 +332,6 @@ mod tests {
     use arrow::array::{Int64Array, RecordBatch};
     use arrow::datatypes::{DataType, Field, Schema};
     use std::sync::Arc;
-    use tidemark_common::Epoch;
 
     #[derive(Default)]
     struct Record(Vec<String>);
@@ -336,7 +348,7 @@ mod tests {
             self.0.push(format!("barrier {}", closed.barrier.epoch));
             Ok(())
         }
-        fn seals(&self, _: &Barrier) -> bool {
+        fn counts(&self, _: Epoch) -> bool {
             false
         }
     }

@@ -22,7 +22,7 @@ use tidemark_operator::Barrier;
 use tidemark_operator::build::{BuildContext, SinkOutput, build_operator};
 use tidemark_plan::{Expr, JobPlan, Node, Op, Output, Relation};
 use tidemark_state::checkpoint::FileMeta;
-use tidemark_state::{Reading, ViewPartition};
+use tidemark_state::{Neighbours, Reading, ViewPartition};
 
 /// One job on one worker.
 pub struct Job {
@@ -50,6 +50,8 @@ pub struct Job {
     pub taps: Vec<TapTarget>,
     /// What people read.
     pub view: Option<Arc<ViewPartition>>,
+    /// Relations whose rows its actors look up: which actor, which relation.
+    pub shared: Vec<(u32, RelationId)>,
     /// From this epoch on, epochs wait for it and checkpoints contain it. Barriers of earlier
     /// epochs may still be on their way through it.
     pub counts_from: Option<Epoch>,
@@ -286,6 +288,7 @@ pub fn build_actors(
     plan: &JobPlan,
     placement: &Placement,
     worker: WorkerId,
+    neighbours: &Arc<Neighbours>,
     mut sink: Option<SinkOutput>,
 ) -> Result<Actors> {
     let workers = placement.workers();
@@ -300,6 +303,7 @@ pub fn build_actors(
             owns_vnode_zero: vnodes.start == 0,
             on_error: relation.on_error,
             sink_output: if is_last { sink.take() } else { None },
+            neighbours: neighbours.clone(),
         };
         let mut builder = Builder {
             context,

@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, RelationId, Result, WorkerId};
 use tidemark_control::Placement;
 use tidemark_control::protocol::Positions;
@@ -55,6 +56,8 @@ pub trait FarRows: Send + Sync {
         values: &[ArrayRef],
         columns: (&[usize], &SchemaRef),
     ) -> Result<RecordBatch>;
+    /// What changed in all their columns after an epoch that is pinned.
+    async fn changes(&self, since: Epoch, at: ReadAs) -> Result<Vec<ChangeBatch>>;
     /// Stores them as what the relation answers at that epoch, in files that are named after the
     /// epoch `named`.
     async fn store(&self, relation: &Relation, at: ReadAs, named: Epoch) -> Result<Vec<FileMeta>>;

@@ -9,9 +9,9 @@
 
 use super::frames::encode_forget;
 use super::{Site, Wants, gone, json, unreadable};
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::{concat_batches, filter_record_batch};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
+use tidemark_changelog::ChangeBatch;
 use tidemark_common::network::{Link, LinkSender};
 use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId, machine};
 use tidemark_control::Readers;
@@ -67,6 +68,8 @@ enum Wanted {
         relation: Box<Relation>,
         named: Epoch,
     },
+    /// What changed after an epoch: all columns, and behind them the weight.
+    Changes { since: Epoch },
 }
 
 /// What workers of a host show.
@@ -249,6 +252,18 @@ async fn answer(question: &[u8], shown: &Shown, to: &mut dyn LinkSender) -> Resu
                 to.send(encode_rows(&rows)?).await?;
             }
         }
+        Wanted::Changes { since } => {
+            let read = move || view.changes_since(since, epoch);
+            let changes = machine::blocking(read).await??;
+            for at in (0..changes.num_rows()).step_by(BATCH_ROWS) {
+                let rows = BATCH_ROWS.min(changes.num_rows() - at);
+                let weights = (at..at + rows).map(|row| changes.weight(row));
+                let weights: ArrayRef = Arc::new(weights.collect::<Int64Array>());
+                let piece = changes.rows().slice(at, rows);
+                to.send(encode_rows(&with_weights(&piece, weights)?)?)
+                    .await?;
+            }
+        }
         Wanted::Store { relation, named } => {
             let (storing, at) = (shown.storing.clone(), ReadAs { epoch, mergeable });
             let stored = machine::blocking(move || {
@@ -277,6 +292,26 @@ fn selected(rows: RecordBatch, filter: Option<&Predicate>) -> Result<RecordBatch
         }
     };
     filter_record_batch(&rows, &mask).map_err(unreadable)
+}
+
+/// Rows with their weights behind their columns.
+fn with_weights(rows: &RecordBatch, weights: ArrayRef) -> Result<RecordBatch> {
+    let fields = rows.schema().fields().iter().cloned().collect::<Vec<_>>();
+    let weight = Arc::new(Field::new("_weight", DataType::Int64, false));
+    let fields: Vec<_> = fields.into_iter().chain([weight]).collect();
+    let columns = rows.columns().iter().cloned().chain([weights]).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(unreadable)
+}
+
+/// The inverse.
+fn weighted(piece: &RecordBatch) -> Result<ChangeBatch> {
+    let columns = piece.num_columns();
+    let weights = columns.checked_sub(1).map(|last| piece.column(last));
+    let weights = weights.and_then(|w| w.as_primitive_opt::<Int64Type>());
+    let weights = weights.ok_or_else(|| unreadable("changes without weights"))?;
+    let rows: Vec<usize> = (0..columns - 1).collect();
+    let rows = piece.project(&rows).map_err(unreadable)?;
+    Ok(ChangeBatch::new(rows, weights.values().to_vec()))
 }
 
 /// The kind, the number of rows, and the rows as an Arrow IPC stream.
@@ -487,6 +522,16 @@ impl FarRows for FarShare {
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         RecordBatch::try_new_with_options(schema.clone(), rows.columns().to_vec(), &options)
             .map_err(unreadable)
+    }
+
+    async fn changes(&self, since: Epoch, at: ReadAs) -> Result<Vec<ChangeBatch>> {
+        let question = self.question(at, Wanted::Changes { since });
+        let mut answer = self.0.rows.ask(&self.0, &question, &[]).await?;
+        let mut changes = Vec::new();
+        while let Some(piece) = answer.next().await? {
+            changes.push(weighted(&piece)?);
+        }
+        Ok(changes)
     }
 
     async fn store(&self, relation: &Relation, at: ReadAs, named: Epoch) -> Result<Vec<FileMeta>> {

@@ -6,7 +6,7 @@ use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use std::sync::Arc;
 use tidemark_common::Result;
-use tidemark_plan::{BinaryOp, Expr};
+use tidemark_plan::Expr;
 
 /// A condition over `left columns ++ right columns`.
 pub struct Residual {
@@ -40,7 +40,7 @@ impl Residual {
         Ok(Residual {
             columns,
             schema,
-            infallible: infallible(condition),
+            infallible: condition.is_infallible(),
             predicate,
         })
     }
@@ -48,24 +48,5 @@ impl Residual {
     /// Which pairs pass; a pair for which the condition fails does not, and is named beside.
     pub(super) fn evaluate(&self, pairs: &RecordBatch) -> Result<(BooleanArray, Vec<RowFailure>)> {
         self.predicate.evaluate(pairs)
-    }
-}
-
-/// Whether the expression has a value for every row: columns, constants, comparisons and logic.
-fn infallible(expr: &Expr) -> bool {
-    use BinaryOp::*;
-    match expr {
-        Expr::Column(_) | Expr::Literal(_) => true,
-        Expr::Binary {
-            op: Eq | NotEq | Lt | LtEq | Gt | GtEq | And | Or | IsDistinctFrom | IsNotDistinctFrom,
-            left,
-            right,
-        } => infallible(left) && infallible(right),
-        Expr::Not(e)
-        | Expr::IsNull(e)
-        | Expr::IsNotNull(e)
-        | Expr::IsTrue(e)
-        | Expr::IsFalse(e) => infallible(e),
-        _ => false,
     }
 }

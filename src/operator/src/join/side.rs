@@ -10,13 +10,19 @@
 //! * *keyed*: of the row only its key is needed (the right side of most semi and anti joins); the
 //!   key's own id and total are the row. Table: key -> `_weight`.
 //!
+//! A *shared* side is one of the last two, without a table: see `shared`.
+//!
 //! A side that forgets by a watermark keeps a multiset. Links are stored as id + 1, so that 0,
 //! which new slots hold, is the end of a chain.
 
 mod closing;
+mod shared;
+
+pub(super) use shared::Lookup;
 
 use arrow::array::*;
 use arrow::datatypes::*;
+use shared::Loaded;
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
@@ -35,6 +41,8 @@ const DIRTY: u8 = 2;
 pub(super) struct Keys {
     pub index: KeyIndex,
     pub sides: [KeySide; 2],
+    /// Keys whose rows of shared sides are there; they stay, with or without rows.
+    loaded: Loaded,
 }
 
 /// What is known of each key on one side, by key id.
@@ -59,6 +67,7 @@ impl SharedKeys {
         SharedKeys(Arc::new(Mutex::new(Keys {
             index: KeyIndex::new(types),
             sides: Default::default(),
+            loaded: Loaded::default(),
         })))
     }
 
@@ -92,7 +101,7 @@ impl Keys {
                 .sides
                 .iter()
                 .any(|s| s.heads.get(*id) != 0 || s.is_keyed && s.flags.get(*id) != 0);
-            if !used && self.index.is_live(*id) {
+            if !used && self.index.is_live(*id) && !self.loaded.contains(*id) {
                 self.index.remove(*id);
             }
         }
@@ -213,15 +222,7 @@ impl Side {
                 next_seq: 0,
             }
         } else {
-            Rows::Multiset(Box::new(Multiset {
-                index: KeyIndex::new(&types),
-                weights: Chunked::new(),
-                key_of: Chunked::new(),
-                previous: Chunked::new(),
-                flags: Chunked::new(),
-                dirty: Vec::new(),
-                linked: 0,
-            }))
+            Rows::Multiset(Box::new(Multiset::new(&types)))
         };
         {
             let side = &mut keys.lock().sides[config.port];
@@ -738,6 +739,18 @@ impl StateTable for Side {
 }
 
 impl Multiset {
+    fn new(types: &[DataType]) -> Multiset {
+        Multiset {
+            index: KeyIndex::new(types),
+            weights: Chunked::new(),
+            key_of: Chunked::new(),
+            previous: Chunked::new(),
+            flags: Chunked::new(),
+            dirty: Vec::new(),
+            linked: 0,
+        }
+    }
+
     /// Finds or adds whole rows.
     fn intern(&mut self, columns: &[ArrayRef], rows: usize) -> Vec<u32> {
         let mut ids = Vec::new();

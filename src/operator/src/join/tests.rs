@@ -2,6 +2,8 @@
 //! (retractions, some of them before their insertion, duplicates, NULL keys), random seals and
 //! restores; after every batch the summed output equals a nested loop over the summed inputs.
 
+mod shared;
+
 use super::*;
 use crate::expr::row_text;
 use arrow::array::*;
@@ -132,6 +134,10 @@ impl Case {
     }
 
     fn join(&self) -> Join {
+        self.join_of([None, None], &Arc::default())
+    }
+
+    fn join_of(&self, shared: [Option<SharedRows>; 2], neighbours: &Arc<Neighbours>) -> Join {
         let mut output: Vec<usize> = self.output[0].to_vec();
         if !semi_or_anti(self.kind) {
             output.extend(self.output[1].iter().map(|c| c + 3));
@@ -161,6 +167,8 @@ impl Case {
             left_table: 4,
             right_table: 5,
             closes: [None, None],
+            shared,
+            neighbours: neighbours.clone(),
             gathered: false,
         })
     }
@@ -682,6 +690,8 @@ fn measure() {
             left_table: 0,
             right_table: 1,
             closes: [None, None],
+            shared: [None, None],
+            neighbours: Default::default(),
             gathered: false,
         });
         let (build, probe) = (250_000i64, 4_000_000i64);

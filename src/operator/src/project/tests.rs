@@ -44,6 +44,7 @@ fn context(on_error: OnError) -> BuildContext {
         owns_vnode_zero: true,
         on_error,
         sink_output: None,
+        neighbours: Default::default(),
     }
 }
 

@@ -77,6 +77,7 @@ fn step(shape: Shape) -> Node {
         right_table: 2,
         left_closes: None,
         right_closes: None,
+        shared: [None, None],
     };
     let next = columns(&["i", "a", "b"]);
     let joined = node(join, vec![working, edges], next.clone(), grows);
@@ -104,6 +105,7 @@ fn operator(shape: Shape) -> Box<dyn Operator> {
         owns_vnode_zero: true,
         on_error: OnError::Log,
         sink_output: None,
+        neighbours: Default::default(),
     };
     build_operator(&query, &mut context)
         .expect("it is well-formed")

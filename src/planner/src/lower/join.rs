@@ -17,6 +17,7 @@
 //! with a residual, the union of the semi join with true and the anti join with false.
 
 use crate::lower::dependent::implied_pairs;
+use crate::lower::neighbours::in_order_of_key;
 use crate::lower::temporal::parted;
 use crate::lower::{Builder, Stream, narrowest, schema_of, to_expr, union_all};
 use arrow_schema::{DataType, Field, Schema};
@@ -163,6 +164,9 @@ impl Builder {
             right_width,
             residual,
         } = sides;
+        let both = (&left.node, &right.node);
+        let keys = (left_keys, right_keys);
+        let (left_keys, right_keys) = in_order_of_key(both, keys, &self.neighbours);
         // The iterations of a recursive query are on one worker, and what they meet goes there.
         let gathered = left.node.reads_working() || right.node.reads_working();
         let by = |keys: &[usize]| if gathered { Vec::new() } else { keys.to_vec() };
@@ -229,6 +233,7 @@ impl Builder {
             right_table: left_table + 1,
             left_closes: None,
             right_closes: None,
+            shared: [None, None],
         };
         let node = Node {
             op,

@@ -15,6 +15,7 @@ mod expr;
 mod exprs;
 mod join;
 mod materialize;
+mod neighbours;
 mod panes;
 mod prune;
 pub(crate) mod recursive;

@@ -334,6 +334,7 @@ fn numbered(mut node: Node, grows: bool) -> Result<Node> {
                 right_table,
                 left_closes,
                 right_closes,
+                shared,
             },
             Some(side),
         ) => {
@@ -359,6 +360,7 @@ fn numbered(mut node: Node, grows: bool) -> Result<Node> {
                 right_table,
                 left_closes,
                 right_closes,
+                shared,
             }
         }
         _ => return Err(Error::unsupported("this kind of recursive query")),

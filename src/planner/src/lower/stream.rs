@@ -7,6 +7,7 @@
 
 use crate::lower::endless::{Sources, kept_for_ever};
 use crate::lower::exprs::{count_columns, is_trivial, remap, size, substitute};
+use crate::lower::neighbours::{Neighbours, key_of, share_rows};
 use crate::lower::prune::prune_fragments;
 use crate::lower::recursive::ITERATIONS_MAX;
 use crate::lower::share::share;
@@ -170,6 +171,7 @@ impl Stream {
                 right_table,
                 left_closes,
                 right_closes,
+                shared,
             } => {
                 let mut used: Vec<usize> = Vec::new();
                 for e in &exprs {
@@ -195,6 +197,7 @@ impl Stream {
                     right_table,
                     left_closes,
                     right_closes,
+                    shared,
                 };
                 if columns_only {
                     Node {
@@ -331,6 +334,8 @@ pub(crate) struct Builder {
     pub(super) tapped: Tapped,
     /// The sources among them.
     sources: Sources,
+    /// Those among them whose rows joins can look up.
+    pub(super) neighbours: Neighbours,
     /// Where the step of a recursive query is lowered: its iterations.
     pub(super) working: Option<Arc<dyn TableSource>>,
     /// The number of the last iteration of a recursive query.
@@ -349,6 +354,7 @@ impl Builder {
             tables: 0,
             tapped: Tapped::new(),
             sources: Sources::new(),
+            neighbours: Neighbours::new(),
             working: None,
             iterations_max: ITERATIONS_MAX,
             is_recursive: false,
@@ -365,6 +371,9 @@ impl Builder {
     /// A relation is read: its watermarks matter.
     pub(super) fn tap(&mut self, relation: &Relation) {
         self.tapped.insert(relation.id, of_relation(relation));
+        if let Some(key) = key_of(relation) {
+            self.neighbours.insert(relation.id, key);
+        }
         if relation.kind == RelationKind::Source {
             self.sources.insert(relation.id, relation.name.clone());
         }
@@ -441,7 +450,8 @@ impl Builder {
                  WATERMARK FOR and temporal joins in the manual"
             ));
         }
-        let fragments = share(std::mem::take(&mut self.fragments));
+        let mut fragments = share(std::mem::take(&mut self.fragments));
+        share_rows(&mut fragments, &self.neighbours);
         if fragments.iter().any(is_keyed_by_records) {
             return Err(Error::unsupported(
                 "a query that is grouped, united or made distinct by whole rows is not maintained",

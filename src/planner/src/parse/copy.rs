@@ -16,6 +16,11 @@ impl Front<'_> {
             options.push(self.alone("format", CopyValue::Text("binary".into())));
         }
         let what = match self.token(&Token::LParen) {
+            true if self.word("subscribe") => {
+                let changes = self.subscribe()?;
+                self.expect(&Token::RParen)?;
+                Copied::Changes(changes)
+            }
             true => {
                 let mut query = self.run(|p| p.parse_query())?;
                 limits::settle(&mut *query)?;

@@ -236,10 +236,7 @@ fn utility_statements() {
     assert!(matches!(one("wait"), StatementKind::Wait));
     assert!(matches!(
         one("subscribe to mv with (snapshot = false)"),
-        StatementKind::Subscribe {
-            snapshot: false,
-            ..
-        }
+        StatementKind::Subscribe(subscribe) if !subscribe.snapshot
     ));
     assert!(matches!(one("comment on column t.name is 'a column'"),
             StatementKind::CommentOn { object, name, comment: Some(_) }

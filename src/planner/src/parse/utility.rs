@@ -107,7 +107,7 @@ impl Front<'_> {
                 self.end_of_transaction(StatementKind::Rollback)
             }
             () if self.at_word("comment") && is_word(&second, "on") => self.comment()?,
-            () if self.word("subscribe") => self.subscribe()?,
+            () if self.word("subscribe") => StatementKind::Subscribe(self.subscribe()?),
             () if self.at_word("copy") => {
                 self.parser.advance_token();
                 self.copy()?
@@ -542,17 +542,29 @@ impl Front<'_> {
         })
     }
 
-    fn subscribe(&mut self) -> Result<StatementKind> {
+    /// Parses what follows SUBSCRIBE.
+    pub(super) fn subscribe(&mut self) -> Result<Subscribe> {
         self.word("to");
         let name = self.name()?;
-        let options = if self.word("with") {
-            self.options()?
-        } else {
-            Default::default()
-        };
-        let snapshot = options
-            .get("snapshot")
-            .is_none_or(|v| v.eq_ignore_ascii_case("true"));
-        Ok(StatementKind::Subscribe { name, snapshot })
+        let mut snapshot = true;
+        if self.word("with") {
+            for (option, value) in self.options()? {
+                snapshot = match (option.as_str(), value.to_ascii_lowercase().as_str()) {
+                    ("snapshot", "true" | "on") => true,
+                    ("snapshot", "false" | "off") => false,
+                    ("snapshot", _) => {
+                        let message = format!("\"{value}\" is no value of snapshot");
+                        let error = Error::user(SqlState::INVALID_PARAMETER, message);
+                        return Err(error.with_hint("It is true or false."));
+                    }
+                    _ => {
+                        let message = format!("unrecognized option \"{option}\" of SUBSCRIBE");
+                        let error = Error::user(SqlState::INVALID_PARAMETER, message);
+                        return Err(error.with_hint("There is one: snapshot."));
+                    }
+                };
+            }
+        }
+        Ok(Subscribe { name, snapshot })
     }
 }

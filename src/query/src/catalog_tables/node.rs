@@ -154,6 +154,14 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
                     )),
                 ),
                 (
+                    "shares_rows_of",
+                    Arc::new(
+                        rows.iter()
+                            .map(|r| r.shares_rows_of.clone())
+                            .collect::<StringArray>(),
+                    ),
+                ),
+                (
                     "undelivered_epochs",
                     longs(rows.iter().map(|r| r.undelivered_epochs as i64)),
                 ),

@@ -19,6 +19,7 @@ impl Asker {
         if copy.to {
             let query = match &copy.what {
                 Copied::Query(query) => ast::Statement::Query(query.clone()),
+                Copied::Changes(_) => return Err(Error::internal("changes are no query")),
                 Copied::Relation { name, columns } => query_with(|s| {
                     s.projection = if columns.is_empty() {
                         vec![SelectItem::Wildcard(Default::default())]

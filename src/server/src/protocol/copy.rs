@@ -40,7 +40,13 @@ impl Connection {
         let mut sent = 0;
         let zone = self.session.zone();
         let stream = &mut out.rows.stream;
-        while let Some(batch) = self.line.drive(next_batch(stream)).await? {
+        loop {
+            if stream.is_live() {
+                self.line.flush().await?;
+            }
+            let Some(batch) = self.line.drive(next_batch(stream)).await? else {
+                break;
+            };
             for line in lines(&batch, &out.options, &zone)? {
                 self.line
                     .feed(PgWireBackendMessage::CopyData(CopyData::new(line)))

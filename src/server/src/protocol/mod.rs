@@ -340,7 +340,12 @@ impl Cursor {
                     let stream = &mut self.rows.stream;
                     let next = match stream.at_once() {
                         Some(next) => next,
-                        None => line.drive(next_batch(stream)).await?,
+                        None => {
+                            if stream.is_live() {
+                                line.flush().await?;
+                            }
+                            line.drive(next_batch(stream)).await?
+                        }
                     };
                     match next {
                         Some(batch) => (batch, 0),

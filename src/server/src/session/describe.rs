@@ -59,6 +59,10 @@ impl Session {
                 parameters: Vec::new(),
                 columns: columns(tidemark_query::outcome::text_schema(&["QUERY PLAN"])),
             }),
+            StatementKind::Subscribe(subscribe) => Ok(Description {
+                parameters: Vec::new(),
+                columns: columns(self.schema_of_changes(subscribe)?),
+            }),
             StatementKind::Fetch {
                 cursor,
                 moves: false,

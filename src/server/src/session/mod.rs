@@ -12,6 +12,7 @@ mod audit;
 pub mod cursors;
 mod describe;
 mod prepare;
+mod subscribe;
 mod subscriptions;
 mod truncate;
 
@@ -26,7 +27,7 @@ use tidemark_common::memory::{about, parse_bytes};
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_planner::sqlparser::ast;
-use tidemark_planner::statement::{Name, Statement, StatementKind};
+use tidemark_planner::statement::{Copied, Name, Statement, StatementKind};
 use tidemark_query::asker::transaction::is_rollback_to;
 use tidemark_query::asker::{Asker, Voice};
 use tidemark_query::clients::Activity;
@@ -462,10 +463,11 @@ impl Session {
             K::Begin { read_only } => self.begin(*read_only).await,
             K::Commit => self.commit().await,
             K::Rollback => self.rollback(),
-            K::Copy(copy) => self.asker.copy(copy, statement).await,
-            K::Subscribe { .. } => Err(Error::unsupported("SUBSCRIBE is not supported").with_hint(
-                "CREATE SUBSCRIPTION keeps a relation's changes, and a cursor gives them.",
-            )),
+            K::Copy(copy) => match &copy.what {
+                Copied::Changes(changes) => self.copy_changes(copy, changes).await,
+                _ => self.asker.copy(copy, statement).await,
+            },
+            K::Subscribe(subscribe) => Ok(Outcome::Rows(self.subscribe(subscribe).await?)),
             K::DeclareSubscription {
                 cursor,
                 subscription,

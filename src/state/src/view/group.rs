@@ -241,6 +241,12 @@ impl Pending {
         )
     }
 
+    /// The groups after `since` up to `epoch`; `None` if one of the two is within one.
+    pub(super) fn between(&self, since: Epoch, epoch: Epoch) -> Option<Vec<Arc<Group>>> {
+        let (groups, before) = (self.up_to(epoch)?, self.up_to(since)?.len());
+        Some(groups[before..].to_vec())
+    }
+
     /// The groups up to `epoch`, and those after it.
     pub(super) fn split_at(&self, epoch: Epoch) -> (Vec<Arc<Group>>, Vec<Arc<Group>>) {
         self.groups.values().cloned().partition(|g| g.last <= epoch)

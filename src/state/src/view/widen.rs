@@ -12,6 +12,7 @@ use super::base::{Base, Dirty, Indexed};
 use super::{Merged, Unsealed, ViewOptions, ViewPartition, batch_of};
 use crate::added::{widened_columns, widened_rows};
 use arrow::datatypes::SchemaRef;
+use std::sync::atomic::Ordering;
 
 /// Rows that are copied at a time.
 const COPIED_ROWS: usize = 8192;
@@ -24,6 +25,8 @@ impl ViewPartition {
             ..self.options.clone()
         };
         let wide = ViewPartition::new(options);
+        let apart_from = self.apart_from.load(Ordering::Acquire);
+        wide.apart_from.store(apart_from, Ordering::Release);
         let merged = self.base.read();
         let pending = self.pending.lock();
         let unsealed = self.unsealed.lock();

@@ -78,6 +78,7 @@ impl Worker {
             plan,
             &self.around.placement,
             self.id,
+            &self.neighbours,
             None,
         )?;
         let fragment = actors

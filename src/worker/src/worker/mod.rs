@@ -50,6 +50,7 @@ use tidemark_control::protocol::{BarrierCommand, Command, Event, Positions};
 use tidemark_control::{Events, Placement, Readers, Stamped, TableWrites};
 use tidemark_operator::Barrier;
 use tidemark_plan::RelationKind;
+use tidemark_state::Neighbours;
 use tidemark_state::errors::KeptError;
 
 /// Messages taken from the inbox before commands are looked at again.
@@ -138,6 +139,8 @@ pub struct Worker {
     wake_pending: Arc<AtomicBool>,
     router: Router,
     jobs: BTreeMap<RelationId, Job>,
+    /// What these keep, for each other.
+    neighbours: Arc<Neighbours>,
     /// Jobs that have something to do, in the order of their turns, each once.
     turns: VecDeque<RelationId>,
     stacks: Stacks,
@@ -202,6 +205,7 @@ impl Worker {
             waker,
             wake_pending,
             jobs: BTreeMap::new(),
+            neighbours: Arc::default(),
             turns: VecDeque::new(),
             stacks: Stacks::default(),
             ended: HashSet::new(),
@@ -332,6 +336,8 @@ impl Worker {
             Command::Promote { relation, epoch } => {
                 if let Some(job) = self.jobs.get_mut(&relation) {
                     job.counts_from = Some(epoch);
+                    let shared: Vec<RelationId> = job.shared.iter().map(|(_, of)| *of).collect();
+                    shared.into_iter().for_each(|of| self.keep_apart(of));
                 }
                 self.sink_counts_from(relation, epoch);
             }
@@ -379,6 +385,7 @@ impl Worker {
     /// Nothing is kept of a job that ended. Of one that stopped, what people read of it, its
     /// figures and its errors stay.
     fn forget(&self, id: RelationId) {
+        self.neighbours.set(id, None);
         self.around.published.forget(id);
         self.around.storing.forget(id);
         if !self.around.published.is_stopped(id) {
@@ -406,8 +413,23 @@ impl Worker {
         false
     }
 
+    /// Tells the rows of a relation from which epoch on joins of this worker look them up: from the
+    /// one that the last of their actors has closed.
+    fn keep_apart(&self, id: RelationId) {
+        let Some(view) = self.jobs.get(&id).and_then(|job| job.view.as_ref()) else {
+            return;
+        };
+        let counting = self.jobs.values().filter(|job| job.counts_from.is_some());
+        let closed = counting.flat_map(|job| {
+            let actors = job.shared.iter().filter(|(_, relation)| *relation == id);
+            actors.map(|(actor, _)| job.actors[*actor as usize].closed.unwrap_or_default())
+        });
+        view.keep_apart(closed.min());
+    }
+
     fn settle_view(&mut self, id: RelationId, needed: Arc<[Epoch]>) {
         self.unsettled.remove(&id);
+        self.keep_apart(id);
         let Some(view) = self.jobs.get(&id).and_then(|job| job.view.clone()) else {
             return;
         };

@@ -77,7 +77,14 @@ impl Worker {
         let relation = &start.relation;
         let plan = relation.job.as_ref();
         let plan = plan.ok_or_else(|| Error::internal("a relation without a job has no rows"))?;
-        let mut actors = build_actors(relation, plan, &self.around.placement, self.id, None)?;
+        let mut actors = build_actors(
+            relation,
+            plan,
+            &self.around.placement,
+            self.id,
+            &self.neighbours,
+            None,
+        )?;
         if let Some(view) = &actors.view {
             self.around.figures.of(relation.id).count(view);
         }
@@ -150,7 +157,14 @@ impl Worker {
         } else {
             None
         };
-        let mut actors = build_actors(relation, plan, &self.around.placement, self.id, sink)?;
+        let mut actors = build_actors(
+            relation,
+            plan,
+            &self.around.placement,
+            self.id,
+            &self.neighbours,
+            sink,
+        )?;
         if let Some(view) = &actors.view {
             figures.count(view);
         }
@@ -232,6 +246,7 @@ impl Worker {
             inputs,
             taps: Vec::new(),
             view: actors.view,
+            shared: plan.shared_rows(),
             counts_from: joined,
             joined,
             last_passed: joined.unwrap_or_default(),
@@ -239,7 +254,10 @@ impl Worker {
             told: start.told.clone(),
             figures,
         };
+        self.neighbours.set(id, job.view.clone());
+        let shares: Vec<RelationId> = job.shared.iter().map(|(_, relation)| *relation).collect();
         self.jobs.insert(id, job);
+        shares.into_iter().for_each(|of| self.keep_apart(of));
         if let Some(epoch) = joined {
             self.sink_counts_from(id, epoch);
         }

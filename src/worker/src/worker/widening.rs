@@ -34,6 +34,7 @@ impl Worker {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.figures.count(&view);
             job.view = Some(view.clone());
+            self.neighbours.set(id, Some(view.clone()));
         }
         self.around.published.show(id, self.id, view);
         self.tell_widened(id);
