@@ -47,6 +47,41 @@ fn unknown_epoch() -> i32 {
     -1
 }
 
+/// What was decided of a split that brought nothing for long: from this offset on it counts as if a
+/// row of that event time stood just before, for whoever reads it, whenever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Floor {
+    /// The split.
+    pub split: SplitId,
+    /// The first offset that it holds for.
+    pub offset: i64,
+    /// The event time, in microseconds since 1970; [`Floor::NONE`] where there was one that makes
+    /// no difference any more.
+    pub event_time_micros: i64,
+}
+
+impl Floor {
+    /// The event time of a floor that raises nothing.
+    pub const NONE: i64 = i64::MIN;
+
+    /// Takes a floor up among those of a source: it takes the place of an earlier one at its
+    /// offset. They are in order of split and offset.
+    pub fn put(self, floors: &mut Vec<Floor>) {
+        let place = floors.binary_search_by_key(&self.place(), Floor::place);
+        match place {
+            Ok(at) if self.event_time_micros == Floor::NONE => drop(floors.remove(at)),
+            Ok(at) => floors[at] = self,
+            Err(_) if self.event_time_micros == Floor::NONE => {}
+            Err(at) => floors.insert(at, self),
+        }
+    }
+
+    /// What they are in order of.
+    pub fn place(&self) -> (SplitId, i64) {
+        (self.split, self.offset)
+    }
+}
+
 /// A record that could not be turned into a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordError {

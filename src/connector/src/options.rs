@@ -398,6 +398,7 @@ impl KafkaSourceOptions {
             "properties.*",
             "scan.startup.mode",
             "scan.startup.timestamp.millis",
+            "idle_timeout",
             "key.encode",
         ];
         options.refuse_unknown(&known, &["properties."])?;

@@ -2,10 +2,11 @@
 //! the last checkpoint. Applying an entry is determined and cannot fail: it is what every replica
 //! will do.
 
+use crate::protocol::Floors;
 use crate::{CatalogChange, Entry};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidemark_changelog::connector::{SinkMarker, SplitPosition};
+use tidemark_changelog::connector::{Floor, SinkMarker, SplitPosition};
 use tidemark_common::{Epoch, RelationId};
 use tidemark_plan::{Catalog, Object, Relation, RelationKind, SecretName};
 
@@ -26,6 +27,8 @@ pub struct Decisions {
     pub clock: i64,
     /// Where each running source stands at the end of `decided`.
     pub positions: BTreeMap<RelationId, Vec<SplitPosition>>,
+    /// What was decided of splits of each source that brought nothing, in order of split and offset.
+    pub floors: Arc<Floors>,
     /// What sinks into tables have delivered.
     pub markers: BTreeMap<RelationId, SinkMarker>,
     /// The last committed checkpoint: its epoch and its manifest's path.
@@ -61,6 +64,7 @@ impl Decisions {
                 for (source, positions) in &cut.positions {
                     self.positions.insert(*source, positions.clone());
                 }
+                self.put_floors(&cut.floors);
             }
             Entry::Create {
                 relation, start, ..
@@ -122,8 +126,22 @@ impl Decisions {
         )
     }
 
+    pub(crate) fn put_floors(&mut self, floors: &Floors) {
+        let known = |id: &RelationId| self.catalog.relations.contains_key(id);
+        let floors = floors.iter().filter(|(source, _)| known(source));
+        for (source, put) in floors {
+            let floors = Arc::make_mut(&mut self.floors).entry(*source).or_default();
+            put.iter().for_each(|floor| floor.put(floors));
+        }
+    }
+
+    /// What was decided of the splits of a source that brought nothing.
+    pub fn floors_of(&self, source: RelationId) -> Vec<Floor> {
+        self.floors.get(&source).cloned().unwrap_or_default()
+    }
+
     /// Where all splits of a source stand, also those that no cut has yet.
-    fn splits(&self, source: RelationId) -> impl Iterator<Item = &SplitPosition> {
+    pub fn splits(&self, source: RelationId) -> impl Iterator<Item = &SplitPosition> {
         let positions = self.positions.get(&source).map_or(&[][..], Vec::as_slice);
         self.starts.get(&source).into_iter().flatten().map(|start| {
             positions
@@ -197,6 +215,9 @@ impl Decisions {
         self.starts.remove(&id);
         self.positions.remove(&id);
         self.markers.remove(&id);
+        if self.floors.contains_key(&id) {
+            Arc::make_mut(&mut self.floors).remove(&id);
+        }
     }
 
     fn update(&mut self, id: &RelationId, change: impl FnOnce(&mut Relation)) {

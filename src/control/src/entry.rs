@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
-use tidemark_changelog::connector::{SinkMarker, SplitPosition};
+use tidemark_changelog::connector::{Floor, SinkMarker, SplitPosition};
 use tidemark_common::disk::Disk;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, Watermarks};
 use tidemark_plan::{Column, DefaultGrant, Grant, Relation, Role, Secret, SecretName, Stopped};
@@ -125,6 +125,9 @@ pub struct Cut {
     /// What sinks into tables have delivered with what is written.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub markers: BTreeMap<RelationId, SinkMarker>,
+    /// Floors that were put under splits at its end, and those that make no difference any more.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub floors: BTreeMap<RelationId, Vec<Floor>>,
     /// Rows written by DML, and rows of sources whose records may be taken away, in the order of
     /// reading.
     #[serde(skip)]

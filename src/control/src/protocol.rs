@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tidemark_changelog::connector::{SinkMarker, SplitPosition};
-use tidemark_common::{Epoch, Error, RelationId, Result, Watermarks, WorkerId};
+use tidemark_changelog::connector::{Floor, SinkMarker, SplitPosition};
+use tidemark_common::{Epoch, Error, RelationId, Result, SplitId, Watermarks, WorkerId};
 use tidemark_plan::Relation;
 use tidemark_state::checkpoint::FileMeta;
 use tidemark_state::errors::{ErrorsFile, KeptError};
@@ -17,6 +17,9 @@ use tidemark_state::manifest::SinkProgress;
 
 /// Positions of the splits of several sources.
 pub type Positions = BTreeMap<RelationId, Vec<SplitPosition>>;
+
+/// Floors of several sources, of each in order of split and offset.
+pub type Floors = BTreeMap<RelationId, Vec<Floor>>;
 
 /// What a worker does next.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,6 +113,9 @@ pub struct BarrierCommand {
     /// What sources promise; in replay what they promised.
     #[serde(default)]
     pub watermarks: Watermarks,
+    /// Of splits that bring nothing: what they are raised to if they still stand there.
+    #[serde(default)]
+    pub floors: Floors,
 }
 
 /// A job to build.
@@ -123,6 +129,9 @@ pub struct StartJob {
     pub positions: Vec<SplitPosition>,
     /// Where splits begin that `positions` does not have yet.
     pub starts: Vec<SplitPosition>,
+    /// What was decided of those of its own connector that brought nothing.
+    #[serde(default)]
+    pub floors: Vec<Floor>,
     /// In replay: its rows are in the log from some epoch on, after which it goes on elsewhere.
     pub logged: Option<LoggedRows>,
     /// For each append-only source that it taps and that others read already: where the job's own
@@ -151,6 +160,7 @@ impl StartJob {
             mode: StartMode::Creating,
             positions: Vec::new(),
             starts: Vec::new(),
+            floors: Vec::new(),
             logged: None,
             backfill: Positions::new(),
             tables: BTreeMap::new(),
@@ -198,6 +208,9 @@ pub enum Event {
         epoch: Epoch,
         /// Where its splits stand.
         positions: Positions,
+        /// The floors that it put under them, and those that make no difference any more.
+        #[serde(default)]
+        floors: Floors,
         /// Rows read in this epoch whose records may be taken away.
         #[serde(skip)]
         reads: Vec<TableWrites>,
@@ -385,6 +398,15 @@ pub enum Request {
         relation: RelationId,
         /// Where each would start if it is new.
         start: Vec<SplitPosition>,
+    },
+    /// Splits of a source that bring nothing.
+    Idle {
+        /// The source.
+        relation: RelationId,
+        /// The splits, and where each of them ends for so long.
+        splits: Vec<(SplitId, i64)>,
+        /// The first offsets that can still be read, where somebody has asked.
+        earliest: Vec<SplitPosition>,
     },
     /// Records of this source may be taken away from now on: the log has to keep its rows.
     LogRows {

@@ -25,7 +25,7 @@
 //! epoch that a writer has already merged past. A pin that is held for too long is given up: what
 //! it would read is not kept any more, and a reader that comes back to it is told so.
 
-use crate::protocol::Positions;
+use crate::protocol::{Floors, Positions};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -52,6 +52,8 @@ pub struct Readers {
     stalled: AtomicBool,
     /// What sinks into tables have delivered, as the log has it.
     markers: Mutex<BTreeMap<RelationId, SinkMarker>>,
+    /// What is decided of splits that brought nothing.
+    floors: Mutex<Arc<Floors>>,
 }
 
 struct State {
@@ -243,6 +245,7 @@ impl Readers {
             log_error: Mutex::default(),
             stalled: AtomicBool::new(false),
             markers: Mutex::default(),
+            floors: Mutex::default(),
         })
     }
 
@@ -471,6 +474,17 @@ impl Readers {
         self.markers.lock().get(&sink).cloned()
     }
 
+    /// Told by the coordinator before the epoch that they were decided with can be read.
+    pub fn set_floors(&self, floors: Arc<Floors>) {
+        *self.floors.lock() = floors;
+    }
+
+    /// What is decided of splits that brought nothing. For a reading that ends at an epoch, those
+    /// that were decided later make no difference: they lie at its end or behind it.
+    pub fn floors(&self) -> Arc<Floors> {
+        self.floors.lock().clone()
+    }
+
     /// Set by the coordinator while the log takes no entries.
     pub fn set_log_error(&self, error: Option<Error>) {
         self.stalled.store(error.is_some(), Ordering::Relaxed);
@@ -550,6 +564,11 @@ impl Pin {
         ask: impl FnOnce() -> Result<Vec<SplitPosition>>,
     ) -> Result<Vec<SplitPosition>> {
         first_answer(&self.starts, source, ask)
+    }
+
+    /// What is decided of splits that brought nothing ([`Readers::floors`]).
+    pub fn floors(&self) -> Arc<Floors> {
+        self.readers.floors()
     }
 
     /// Up to which epoch a reader may merge pending changes itself.

@@ -93,11 +93,21 @@ mod tests {
     use super::*;
     use crate::coordinator::testing;
     use crate::entry::TableWrites;
-    use crate::protocol::{BarrierCommand, StartJob, StartMode};
+    use crate::protocol::{BarrierCommand, Floors, StartJob, StartMode};
     use std::collections::BTreeMap;
     use std::sync::Arc;
+    use tidemark_changelog::connector::Floor;
     use tidemark_common::{RelationId, SqlState};
     use tidemark_state::errors::{ErrorRow, KeptError};
+
+    fn floors(relation: RelationId) -> Floors {
+        let floor = Floor {
+            split: 3,
+            offset: 7,
+            event_time_micros: Floor::NONE,
+        };
+        BTreeMap::from([(relation, vec![floor])])
+    }
 
     fn rows() -> ChangeBatch {
         let column = arrow::array::Int64Array::from(vec![Some(7), None]);
@@ -117,6 +127,7 @@ mod tests {
             limits: Some(BTreeMap::from([(relation, vec![testing::at(4)])])),
             horizons: BTreeMap::from([(relation, -1)]),
             watermarks: Arc::new(BTreeMap::from([(relation, -5)])),
+            floors: floors(relation),
         };
         let sent = Command::Barrier(Arc::new(barrier(vec![TableWrites::held(relation, rows())])));
         let arrived = decode_command(&encode_command(&sent).unwrap()).unwrap();
@@ -152,6 +163,7 @@ mod tests {
             worker: 2,
             epoch: Epoch(5),
             positions: BTreeMap::from([(relation, vec![testing::at(4)])]),
+            floors: floors(relation),
             reads,
             errors,
         };

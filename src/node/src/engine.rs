@@ -5,6 +5,7 @@
 
 mod creation;
 mod following;
+mod idle;
 mod opening;
 
 use crate::checkpoints::{CheckpointInfo, Checkpoints};

@@ -39,6 +39,8 @@ pub fn scan_source(
         Ok(beginning.positions)
     })?;
     let end = pin.end_of(source.id, || connector.readable())?;
+    let floors = pin.floors();
+    let floors = floors.get(&source.id).map_or(&[][..], Vec::as_slice);
     let schema = nullable(&source.arrow_schema());
     // Where only the number of rows matters, a view reads this column, and leaves out rows of which
     // it could not be read.
@@ -71,7 +73,7 @@ pub fn scan_source(
             &Default::default(),
             None,
         )?;
-        let mut reader = Source::open(reading, worker, source, &start, waker)?;
+        let mut reader = Source::open(reading, worker, source, &start, floors, waker)?;
         reader.set_uncounted();
         let actor = actors
             .fragments

@@ -111,6 +111,7 @@ mod tests {
         source.watermark = Some(Watermark {
             column: 0,
             delay_micros: 3,
+            idle_micros: None,
         });
         let mut view = relation(2, "v");
         view.depends_on = vec![RelationId(1)];

@@ -17,6 +17,9 @@ pub struct Watermark {
     pub column: usize,
     /// The delay in microseconds.
     pub delay_micros: i64,
+    /// A split that brings nothing for so long, in microseconds, holds nobody back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_micros: Option<u64>,
 }
 
 /// The watermark of a column: after a barrier, no change comes any more of a row whose value in it

@@ -13,7 +13,7 @@ use crate::error::to_error;
 use crate::fold::fold_plan;
 use crate::lower::{Builder, Stream, materialized, materialized_by, schema_of, to_expr};
 use crate::optimise::{analyze, refuse};
-use crate::options::{flag, on_error, references};
+use crate::options::{flag, idle_timeout, on_error, references};
 use crate::statement::{ColumnDefinition, CreateRelation, FormatClause, Statement};
 use crate::types::{declared_digits, sql_type_to_arrow};
 use crate::{Planned, Planner, generators};
@@ -523,8 +523,17 @@ fn columns_of(create: &CreateRelation, zone: &str, registry: &Registry) -> Resul
 }
 
 fn watermark_of(create: &CreateRelation, columns: &[Column]) -> Result<Option<Watermark>> {
+    let connector = create.options.get("connector").map(String::as_str);
+    let idle_micros = idle_timeout(&create.options, connector)?;
     let Some(clause) = &create.watermark else {
-        return Ok(None);
+        return match idle_micros {
+            None => Ok(None),
+            Some(_) => Err(Error::user(
+                SqlState::INVALID_PARAMETER,
+                "option \"idle_timeout\" needs a watermark",
+            )
+            .with_hint("Add WATERMARK FOR column AS column - INTERVAL '...'.")),
+        };
     };
     let find = columns.iter().position(|c| c.name == clause.column);
     let column = find.ok_or_else(|| {
@@ -547,6 +556,7 @@ fn watermark_of(create: &CreateRelation, columns: &[Column]) -> Result<Option<Wa
     Ok(Some(Watermark {
         column,
         delay_micros: clause.delay_micros,
+        idle_micros,
     }))
 }
 

@@ -2,7 +2,7 @@
 
 use datafusion_sql::sqlparser::ast;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_values::moment::{IntervalFields, read_interval};
+use tidemark_values::moment::{Interval, IntervalFields, read_interval};
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
@@ -33,10 +33,14 @@ pub(crate) fn interval_micros(interval: &ast::Interval) -> Result<i64> {
         ))
         .with_hint("Use days, hours, minutes or seconds."));
     }
-    i64::from(parsed.days)
-        .checked_mul(DAY_MICROS)
-        .and_then(|d| d.checked_add(parsed.micros))
-        .ok_or_else(invalid)
+    fixed_micros(&parsed).ok_or_else(invalid)
+}
+
+/// The length of an interval in microseconds; `None` if it has months, or is too long.
+pub(crate) fn fixed_micros(interval: &Interval) -> Option<i64> {
+    let days = i64::from(interval.days).checked_mul(DAY_MICROS)?;
+    let micros = days.checked_add(interval.micros)?;
+    (interval.months == 0).then_some(micros)
 }
 
 /// An interval literal of constant text, with its fields (`INTERVAL '1:30' HOUR TO MINUTE`), in a

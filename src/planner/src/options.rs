@@ -1,9 +1,26 @@
 //! The options in WITH that the planner reads itself, and those that are secrets.
 
+use crate::interval::fixed_micros;
 use crate::statement::Name;
 use std::collections::BTreeMap;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Hidden, OnError, SecretName};
+use tidemark_values::moment::{IntervalFields, read_interval};
+
+/// A partition that is quiet for less is not idle, in microseconds.
+const IDLE_MICROS_MIN: u64 = 100_000;
+
+/// What `idle_timeout` is called elsewhere.
+const IDLE_ELSEWHERE: &[&str] = &[
+    "scan.watermark.idle-timeout",
+    "scan.watermark.idle_timeout",
+    "table.exec.source.idle-timeout",
+    "source.idle.timeout",
+    "source_idle_timeout",
+    "idle.timeout",
+    "idle_time",
+    "watermark_idle_timeout",
+];
 
 /// `22023` for an option that is not among `known`.
 pub(crate) fn only_options(options: &BTreeMap<String, String>, known: &[&str]) -> Result<()> {
@@ -41,6 +58,40 @@ pub(crate) fn on_error(options: &BTreeMap<String, String>) -> Result<OnError> {
         )
         .with_hint("It is one of log, fail and null.")),
     }
+}
+
+/// `idle_timeout` among the options of a source that reads this connector, in microseconds.
+pub(crate) fn idle_timeout(
+    options: &BTreeMap<String, String>,
+    connector: Option<&str>,
+) -> Result<Option<u64>> {
+    let elsewhere = IDLE_ELSEWHERE.iter().find(|o| options.contains_key(**o));
+    if let Some(option) = elsewhere {
+        let message = format!("unknown option \"{option}\"");
+        return Err(Error::user(SqlState::INVALID_PARAMETER, message).with_hint(
+            "After how long a partition without rows holds nobody back is told by idle_timeout.",
+        ));
+    }
+    let Some(text) = options.get("idle_timeout") else {
+        return Ok(None);
+    };
+    if connector != Some("kafka") {
+        return Err(Error::unsupported(
+            "option \"idle_timeout\" is supported for connector kafka only",
+        )
+        .with_hint("Leave it away: elsewhere no partition is known to have come to its end."));
+    }
+    let invalid = || {
+        Error::user(
+            SqlState::INVALID_PARAMETER,
+            format!("option \"idle_timeout\" cannot be \"{text}\""),
+        )
+        .with_hint("It is a time from 100 milliseconds on, without months, such as '30 seconds'.")
+    };
+    let interval = read_interval(text, IntervalFields::All, 6).map_err(|_| invalid())?;
+    let micros = fixed_micros(&interval).and_then(|micros| u64::try_from(micros).ok());
+    let micros = micros.filter(|micros| *micros >= IDLE_MICROS_MIN);
+    micros.map(Some).ok_or_else(invalid)
 }
 
 /// `max_iterations` among the options: after how many a recursive query is cut.
@@ -81,6 +132,7 @@ const READ_BY_PLANNER: &[&str] = &[
     "type",
     "primary_key",
     "snapshot",
+    "idle_timeout",
     "force_append_only",
     "appendonly",
     "retention_seconds",

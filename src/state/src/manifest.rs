@@ -16,7 +16,7 @@ use crate::halted::Halted;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tidemark_changelog::connector::{SinkMarker, SplitPosition};
+use tidemark_changelog::connector::{Floor, SinkMarker, SplitPosition};
 use tidemark_common::{Epoch, Error, RelationId, Result, failpoint};
 use tidemark_plan::Catalog;
 
@@ -74,6 +74,9 @@ pub struct Manifest {
     /// Where each source started, for jobs that come later.
     #[serde(default)]
     pub starts: BTreeMap<RelationId, Vec<SplitPosition>>,
+    /// What was decided of splits of each source that brought nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub floors: BTreeMap<RelationId, Vec<Floor>>,
     /// The sinks.
     pub sinks: BTreeMap<RelationId, SinkProgress>,
     /// What sinks into tables have delivered of them.

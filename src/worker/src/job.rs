@@ -418,6 +418,14 @@ impl Job {
         }
     }
 
+    /// Its own connector's reader.
+    pub fn reader(&self) -> Option<&Source> {
+        self.inputs.iter().find_map(|i| match &i.kind {
+            InputKind::Source(source) => Some(source.as_ref()),
+            _ => None,
+        })
+    }
+
     fn pruned_source(&self) -> Option<&Source> {
         self.inputs.iter().find_map(|i| {
             if let (true, InputKind::Source(s)) = (self.is_bare, &i.kind) {

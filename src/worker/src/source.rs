@@ -1,29 +1,31 @@
 //! A source connector's reader within a worker: its splits, its barriers, its limits and its
 //! watermark.
 //!
-//! Late is decided here (rule 6): a row is late when its event time lies below the largest event
-//! time at earlier offsets of its split minus the delay. Late rows are counted and are not part of
-//! the input; the decision depends on the split's own records only, so every reading of them
-//! decides alike.
+//! Late is decided here (rule 6): a row is late when its event time lies below what its split has
+//! reached at earlier offsets minus the delay ([`late`]). Late rows are counted and are not part of
+//! the input; the decision depends on the split's own records and what is logged of it only, so
+//! every reading of them decides alike.
 //!
 //! Rows that are writes by key get their version here (rule 7), as the last column: the largest
 //! time of their split up to them, and the split. That time goes with the split's position through
 //! cuts and manifests.
 
+mod late;
 mod logged;
 
 use crate::columns::leave_out;
 use crate::errors::{ERRORS_KEPT_MAX, KeptErrors};
 use crate::figures::{Figures, JobFigures};
-use arrow::array::{Array, AsArray, BooleanArray, Decimal128Array, RecordBatch};
+use arrow::array::{AsArray, BooleanArray, Decimal128Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
+use late::Lateness;
 use logged::Logging;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tidemark_changelog::ChangeBatch;
-use tidemark_changelog::connector::{RecordError, SourceReader, SplitPosition, Waker};
+use tidemark_changelog::connector::{Floor, RecordError, SourceReader, SplitPosition, Waker};
 use tidemark_common::{Epoch, Error, Result, SplitId, WorkerId};
 use tidemark_connector::Outside;
 use tidemark_control::Placement;
@@ -55,12 +57,15 @@ pub struct Source {
     watermark: Option<Watermark>,
     /// Whether rows have a version.
     versioned: bool,
-    largest: HashMap<SplitId, i64>,
+    late: Lateness,
+    /// What its readers of this barrier tell of floors.
+    told: Vec<Floor>,
     /// Where splits begin that were not among the first positions.
     starts: Vec<SplitPosition>,
     /// Barriers whose limits are not reached yet (replay), in order.
     pub barriers: VecDeque<Arc<BarrierCommand>>,
     limited: bool,
+    limits: Vec<SplitPosition>,
     /// Whether the log keeps what is read.
     logging: Logging,
     /// In a replay that has not come to them yet: rows that the log has.
@@ -83,12 +88,13 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens the reader of `worker`'s share of `positions`.
+    /// Opens the reader of `worker`'s share of `positions`, which knows these floors.
     pub fn open(
         reading: &Reading,
         worker: WorkerId,
         relation: &Arc<Relation>,
         positions: &[SplitPosition],
+        floors: &[Floor],
         waker: Waker,
     ) -> Result<Source> {
         let mine: Vec<SplitPosition> = positions
@@ -103,13 +109,15 @@ impl Source {
         let watermark = relation.watermark.clone();
         let mut source = Source {
             produced: Vec::new(),
-            largest: event_times(&mine),
+            late: Lateness::default(),
+            told: Vec::new(),
             watermark,
             versioned: false,
             starts: Vec::new(),
             reader,
             barriers: VecDeque::new(),
             limited: false,
+            limits: Vec::new(),
             logging: Logging::of(relation),
             logged: None,
             waker,
@@ -154,6 +162,8 @@ impl Source {
         source.produce(columns);
         source.versioned = versioned;
         source.reader.set_times(versioned);
+        source.late.begin(&mine);
+        source.learn_floors(floors);
         Ok(source)
     }
 
@@ -188,7 +198,10 @@ impl Source {
 
     /// The next rows that are not late; `epoch` is the one that they belong to.
     pub fn poll(&mut self, epoch: Epoch) -> Result<Option<ChangeBatch>> {
-        let polled = self.reader.poll(self.reading.batch_rows_max)?;
+        let mut polled = self.reader.poll(self.reading.batch_rows_max)?;
+        while polled.is_none() && self.pass_floors() {
+            polled = self.reader.poll(self.reading.batch_rows_max)?;
+        }
         self.tell_trouble(self.reader.trouble());
         let Some(batch) = polled else { return Ok(None) };
         self.record(batch.errors, epoch)?;
@@ -208,6 +221,7 @@ impl Source {
             batch.changes
         };
         let (rows, faulty) = self.drop_late(batch.split, changes, faulty)?;
+        self.pass_floors();
         let rows = self.settle(rows, faulty);
         if self.is_logged() && !rows.is_empty() {
             self.unlogged.push(rows.clone());
@@ -326,28 +340,8 @@ impl Source {
         )
         .map_err(|e| Error::internal(e.to_string()))?;
         let times = times.as_primitive::<TimestampMicrosecondType>();
-        let mut largest = self.largest.get(&split).copied().unwrap_or(i64::MIN);
-        let mut late = 0;
-        let keep: Vec<bool> = (0..times.len())
-            .map(|i| {
-                if times.is_null(i) {
-                    return true;
-                }
-                let time = times.value(i);
-                if time == i64::MAX {
-                    // Infinity is no moment that others are late by.
-                    return true;
-                }
-                let on_time =
-                    largest == i64::MIN || time >= largest.saturating_sub(watermark.delay_micros);
-                largest = time.max(largest);
-                late += u64::from(!on_time);
-                on_time
-            })
-            .collect();
-        if largest > i64::MIN {
-            self.largest.insert(split, largest);
-        }
+        let keep = self.late.take(split, times.iter(), watermark.delay_micros);
+        let late = keep.iter().filter(|on_time| !**on_time).count() as u64;
         if late == 0 {
             return Ok((batch, faulty));
         }
@@ -379,7 +373,7 @@ impl Source {
     /// Where the splits stand.
     pub fn positions(&self) -> Vec<SplitPosition> {
         let with_event_time = |p: SplitPosition| SplitPosition {
-            event_time_micros: self.largest.get(&p.split).copied(),
+            event_time_micros: self.late.reached(p.split),
             ..p
         };
         self.reader
@@ -399,9 +393,88 @@ impl Source {
             .map(|p| self.start_of(p))
             .collect();
         self.begin_splits(&new)?;
-        self.reader.set_limits(&mine);
+        self.limits = mine;
         self.limited = true;
+        self.stop_at_floors();
         Ok(())
+    }
+
+    /// Limits the reader to what it was told, and to the next floor of each split.
+    fn stop_at_floors(&mut self) {
+        if !self.late.has_next() {
+            return self.reader.set_limits(&self.limits);
+        }
+        let mut limits = self.limits.clone();
+        for position in self.reader.positions() {
+            let Some(next_offset) = self.late.next(position.split) else {
+                continue;
+            };
+            match limits.iter_mut().find(|l| l.split == position.split) {
+                Some(limit) => limit.next_offset = limit.next_offset.min(next_offset),
+                None => limits.push(SplitPosition {
+                    next_offset,
+                    ..position
+                }),
+            }
+        }
+        self.reader.set_limits(&limits);
+    }
+
+    /// Raises splits that have come to a floor; whether there were any, so that there may be more
+    /// to read.
+    fn pass_floors(&mut self) -> bool {
+        if !self.late.has_next() {
+            return false;
+        }
+        let mut passed = false;
+        for position in self.reader.positions() {
+            passed |= self.late.stand(&position);
+        }
+        if passed {
+            self.stop_at_floors();
+        }
+        passed
+    }
+
+    /// What was decided of splits that brought nothing; those before where they stand are known.
+    pub fn learn_floors(&mut self, floors: &[Floor]) {
+        let placement = &self.reading.placement;
+        let mine = |f: &&Floor| placement.reader(f.split) == self.worker;
+        let floors: Vec<Floor> = floors.iter().filter(mine).copied().collect();
+        if !floors.is_empty() {
+            self.late.learn(&floors, &self.reader.positions());
+            self.stop_at_floors();
+        }
+    }
+
+    /// All floors that it knows of.
+    pub fn floors(&self) -> Vec<Floor> {
+        self.late.floors()
+    }
+
+    /// Puts these floors under those splits that still stand there.
+    pub fn put_floors(&mut self, floors: &[Floor]) {
+        if floors.is_empty() {
+            return;
+        }
+        for position in self.reader.positions() {
+            let at = (position.split, position.next_offset);
+            let here = floors.iter().filter(|f| f.place() == at);
+            let raises = |f: &&Floor| Some(f.event_time_micros) > self.late.reached(f.split);
+            let floor = here.filter(raises).max_by_key(|f| f.event_time_micros);
+            if let Some(floor) = floor.copied() {
+                self.late.put(floor, &position);
+                self.told.push(floor);
+            }
+        }
+    }
+
+    /// The floors that were put since this was asked last, and those that make no difference any
+    /// more.
+    pub fn take_floors(&mut self) -> Vec<Floor> {
+        let mut told = self.late.take_moot();
+        told.append(&mut self.told);
+        told
     }
 
     /// Where a split begins that stands at `position` later.
@@ -429,18 +502,22 @@ impl Source {
     }
 
     fn begin_splits(&mut self, new: &[SplitPosition]) -> Result<()> {
-        self.largest.extend(event_times(new));
         if new.is_empty() {
-            Ok(())
-        } else {
-            self.reader.add_splits(new)
+            return Ok(());
         }
+        self.reader.add_splits(new)?;
+        self.late.begin(new);
+        if self.late.has_next() {
+            self.stop_at_floors();
+        }
+        Ok(())
     }
 
     /// Reads on without limits.
     pub fn unlimit(&mut self) {
         if std::mem::take(&mut self.limited) {
-            self.reader.set_limits(&[]);
+            self.limits.clear();
+            self.stop_at_floors();
         }
     }
 
@@ -454,14 +531,6 @@ impl Source {
                 .is_none_or(|l| p.next_offset >= l.next_offset)
         })
     }
-}
-
-/// The largest event times of splits that have one.
-fn event_times(positions: &[SplitPosition]) -> HashMap<SplitId, i64> {
-    positions
-        .iter()
-        .filter_map(|p| Some((p.split, p.event_time_micros?)))
-        .collect()
 }
 
 /// The rows with their versions behind them.

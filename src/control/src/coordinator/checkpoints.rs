@@ -255,6 +255,7 @@ impl Coordinator {
             tables,
             sources: snapshot.positions,
             starts: snapshot.starts,
+            floors: Arc::unwrap_or_clone(snapshot.floors),
             sinks,
             markers: snapshot.markers,
             errors,

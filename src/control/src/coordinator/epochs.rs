@@ -8,7 +8,7 @@ use super::unread::takeable;
 use super::{Coordinator, EPOCH_MS_MIN, EPOCHS_IN_FLIGHT_MAX, PendingWrite, SHARED_MS_MIN, jobs};
 use crate::entry::CUT_BYTES_MAX;
 use crate::inputs::RequestId;
-use crate::protocol::{BarrierCommand, Command, Positions};
+use crate::protocol::{BarrierCommand, Command, Floors, Positions};
 use crate::{Cut, Entry, TableWrites, Written};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -87,6 +87,8 @@ pub(super) struct EpochInFlight {
     pub requests: Vec<RequestId>,
     /// What its barrier promises.
     pub watermarks: Watermarks,
+    /// Floors that readers put under splits, and those that make no difference any more.
+    pub floors: Floors,
     /// What sinks into tables deliver with what it writes.
     pub markers: BTreeMap<RelationId, SinkMarker>,
     /// The tables of those who get an answer.
@@ -105,6 +107,7 @@ pub(super) struct Snapshot {
     pub catalog: Catalog,
     pub positions: Positions,
     pub starts: Positions,
+    pub floors: Arc<Floors>,
     pub markers: BTreeMap<RelationId, SinkMarker>,
 }
 
@@ -286,10 +289,12 @@ impl Coordinator {
             self.active = true;
         }
         let watermarks = self.promise();
+        let (floors, forgotten) = self.floors_of_idle();
         self.push_in_flight(epoch, clock, checkpoint, writes.clone(), requests);
         if let Some(flight) = self.in_flight.back_mut() {
             flight.watermarks = watermarks.clone();
             flight.markers = markers;
+            flight.floors = forgotten;
         }
         self.workers
             .broadcast(Command::Barrier(Arc::new(BarrierCommand {
@@ -301,6 +306,7 @@ impl Coordinator {
                 limits: None,
                 horizons: self.horizons(),
                 watermarks,
+                floors,
             })));
         self.after_barrier(epoch);
         Ok(())
@@ -339,6 +345,7 @@ impl Coordinator {
             errors: Vec::new(),
             requests,
             watermarks: Watermarks::default(),
+            floors: Floors::new(),
             markers: BTreeMap::new(),
             acknowledges,
             done: vec![false; workers],
@@ -461,6 +468,7 @@ impl Coordinator {
                 !self.running.contains(source) && !self.creating.contains_key(source)
             };
             flight.positions.retain(|source, _| !ended(source));
+            flight.floors.retain(|source, _| !ended(source));
             flight
                 .positions
                 .values_mut()
@@ -477,6 +485,7 @@ impl Coordinator {
             cut.errors = std::mem::take(&mut flight.errors);
             cut.watermarks = flight.watermarks.clone();
             cut.markers = std::mem::take(&mut flight.markers);
+            cut.floors = std::mem::take(&mut flight.floors);
             entries.push(Entry::Cut(cut));
         }
         let last_index = self.append_each(&entries)?;
@@ -489,6 +498,7 @@ impl Coordinator {
             if let Entry::Cut(cut) = entry {
                 self.keep_rows(cut);
                 self.readers.note_markers(&cut.markers);
+                self.readers.set_floors(self.decisions.floors.clone());
             }
             let epoch = self.in_flight[*i].epoch;
             let snapshot = self.in_flight[*i].checkpoint.then(|| self.snapshot(epoch));
@@ -524,6 +534,7 @@ impl Coordinator {
             catalog: self.decisions.catalog_at(epoch),
             positions: self.decisions.positions.clone(),
             starts: self.decisions.starts.clone(),
+            floors: self.decisions.floors.clone(),
             markers: self.decisions.markers.clone(),
         }
     }

@@ -582,6 +582,7 @@ impl Coordinator {
             },
             positions: own.unwrap_or_default(),
             starts: starts(&id).unwrap_or_default(),
+            floors: self.decisions.floors_of(id),
             backfill: self.backfill(relation, &from, &BTreeSet::new()),
             tables: tables.collect(),
             kept,

@@ -428,6 +428,7 @@ impl Coordinator {
                         mode: StartMode::After(epoch),
                         positions,
                         starts: self.decisions.starts.get(&id).cloned().unwrap_or_default(),
+                        floors: self.decisions.floors_of(id),
                         ..StartJob::of(source)
                     };
                     self.workers.broadcast(Command::Start(Arc::new(job)));

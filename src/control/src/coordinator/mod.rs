@@ -136,6 +136,8 @@ pub struct Coordinator {
     unread: unread::Unread,
     /// What sources have promised.
     promised: Watermarks,
+    /// Splits that bring nothing, as told since the last barrier.
+    idle: BTreeMap<RelationId, watermarks::Idle>,
     /// The jobs that do not run.
     halted: BTreeMap<RelationId, Halt>,
     /// Stopped jobs of which workers may still get messages: those that have got the last.
@@ -226,9 +228,13 @@ impl Coordinator {
                 worker,
                 epoch,
                 positions,
+                floors,
                 reads,
                 errors,
-            } => self.on_cut(worker, epoch, positions, reads, errors),
+            } => {
+                self.put_floors(epoch, floors);
+                self.on_cut(worker, epoch, positions, reads, errors);
+            }
             Event::Passed { worker, jobs } => self.on_passed(worker, jobs),
             Event::Done { worker, epoch } => self.on_done(worker, epoch),
             Event::Settled { .. } => {
@@ -311,6 +317,11 @@ impl Coordinator {
             }
             Request::Resume { relation } => self.resume(relation, Some(number))?,
             Request::Splits { relation, start } => self.add_splits(relation, start)?,
+            Request::Idle {
+                relation,
+                splits,
+                earliest,
+            } => self.note_idle(relation, splits, earliest),
             Request::LogRows { relation } => self.log_rows(relation)?,
             Request::Changes { changes, cascade } => self.on_changes(changes, cascade, number)?,
             Request::Write {

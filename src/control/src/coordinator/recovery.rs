@@ -154,6 +154,7 @@ impl Recovered {
                 decided: m.epoch,
                 clock: m.clock,
                 positions: m.sources.clone(),
+                floors: Arc::new(m.floors.clone()),
                 markers: m.markers.clone(),
                 checkpoint: Some((m.epoch, m.path())),
             };
@@ -368,6 +369,7 @@ impl Coordinator {
             moved: false,
             unread: Default::default(),
             promised: Default::default(),
+            idle: BTreeMap::new(),
             running,
             halted: BTreeMap::new(),
             ending: BTreeMap::new(),
@@ -425,6 +427,9 @@ impl Coordinator {
         coordinator
             .readers
             .note_markers(&coordinator.decisions.markers);
+        coordinator
+            .readers
+            .set_floors(coordinator.decisions.floors.clone());
         coordinator.keep_stopped_sinks(manifest.as_deref());
         coordinator.start_restored(manifest.as_deref(), restored_epoch, &stops);
         coordinator.workers.broadcast(Command::Settle);
@@ -535,6 +540,7 @@ impl Coordinator {
                 mode: StartMode::Restored(epoch),
                 positions,
                 starts: self.decisions.starts.get(&id).cloned().unwrap_or_default(),
+                floors: self.decisions.floors_of(id),
                 logged,
                 tables: self.files_of(id),
                 sink: manifest.and_then(|m| m.sinks.get(&id).cloned()),

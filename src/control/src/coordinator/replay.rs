@@ -5,7 +5,7 @@
 use super::Coordinator;
 use super::recovery::LoggedStop;
 use crate::Cut;
-use crate::protocol::{BarrierCommand, Command, Positions};
+use crate::protocol::{BarrierCommand, Command, Floors, Positions};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -121,6 +121,7 @@ impl Coordinator {
             limits: Some(limits.clone()),
             horizons: BTreeMap::new(),
             watermarks: cut.watermarks,
+            floors: Floors::new(),
         };
         self.workers.broadcast(Command::Barrier(Arc::new(barrier)));
     }

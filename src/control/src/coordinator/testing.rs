@@ -14,7 +14,7 @@ use super::recovery::Recovered;
 use super::{Coordinator, Pace};
 use crate::entry::decode_kept;
 use crate::inputs::{Answer, Input, Inputs, RequestId};
-use crate::protocol::{Command, Event, Fate, Positions, Request, StartJob, StartMode};
+use crate::protocol::{Command, Event, Fate, Floors, Positions, Request, StartJob, StartMode};
 use crate::workers::Workers;
 use crate::{DecisionLog, Entry, Events, Pin, Readers, TableWrites};
 use arrow::array::{Int64Array, RecordBatch};
@@ -133,6 +133,19 @@ struct FakeJob {
 }
 
 impl Script {
+    /// Splits that stand where a floor is have reached it.
+    fn raise(&mut self, floors: &Floors) {
+        for (source, floors) in floors {
+            let splits = self.positions.get_mut(source).into_iter().flatten();
+            for split in splits {
+                let here = floors.iter();
+                let mut here = here.filter(|f| f.place() == (split.split, split.next_offset));
+                let raised = here.next().map(|f| f.event_time_micros);
+                split.event_time_micros = split.event_time_micros.max(raised);
+            }
+        }
+    }
+
     /// Rows of a job that runs or is being created.
     pub fn rows(&self, relation: RelationId) -> Option<i64> {
         self.jobs.get(&relation).map(|job| job.rows)
@@ -219,6 +232,7 @@ impl FakeWorkers {
         let epoch = barrier.epoch;
         let mut answers = Vec::new();
         let (mut positions, mut files) = (Positions::new(), Vec::new());
+        let mut floors = Floors::new();
         if worker == 0 {
             for write in &barrier.writes {
                 if let Some(job) = script.jobs.get_mut(&write.table) {
@@ -228,9 +242,11 @@ impl FakeWorkers {
                     job.unsealed += rows;
                 }
             }
+            script.raise(&barrier.floors);
             let read = script.positions.clone();
             positions = barrier.limits.clone().unwrap_or(read);
             positions.retain(|id, _| script.jobs.contains_key(id));
+            floors = barrier.floors.clone();
             let sealing = script.jobs.iter_mut().filter(|(_, j)| j.counts);
             for (id, job) in sealing.filter(|(_, j)| barrier.checkpoint && j.unsealed != 0) {
                 files.push(file(*id, epoch, std::mem::take(&mut job.unsealed)));
@@ -240,6 +256,7 @@ impl FakeWorkers {
             worker,
             epoch,
             positions,
+            floors,
             reads: Vec::new(),
             errors: Vec::new(),
         });

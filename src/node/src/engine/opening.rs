@@ -2,6 +2,7 @@
 //! its parts together and starts their threads. Reads open when the decided epochs are replayed.
 
 use super::following::follow_sources;
+use super::idle::look_for_idle;
 use super::{Engine, Node};
 use crate::checkpoints::Checkpoints;
 use crate::cluster::{Doorway, Membership, Seat};
@@ -218,6 +219,7 @@ impl Engine {
         *node.threads.lock() = threads;
         let node = Arc::new(node);
         machine::spawn(follow_sources(Arc::downgrade(&node)));
+        machine::spawn(look_for_idle(Arc::downgrade(&node)));
         machine::spawn(watch_claim(store, Arc::downgrade(&claim)));
         machine::spawn(Memory::watch(Arc::downgrade(&node.memory)));
         Ok(Engine { node })

@@ -4,7 +4,7 @@
 use super::broker::{Record, SimBroker};
 use super::dice::Dice;
 use super::node::Told;
-use super::queries::{BASES, Bag, Contents, Feed, Row, VIEWS, View, answers, view};
+use super::queries::{BASES, Bag, Contents, DELAY_MICROS, Feed, Row, VIEWS, View, answers, view};
 use super::server::{Reading, Server};
 use super::witness::History;
 use parking_lot::Mutex;
@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tidemark_changelog::connector::Floor;
 use tidemark_common::{Epoch, Error, SplitId, SqlState, machine};
 
 /// Keys that a writer has for itself.
@@ -24,6 +25,8 @@ const SHARED_KEY: i64 = -1;
 const RECORDS_MAX: u64 = 3000;
 /// Keys of the topics' records.
 const RECORD_KEYS: u64 = 16;
+/// How long a partition is silent, in microseconds.
+const SILENCE_MICROS: u64 = 600_000;
 /// What a client does next comes within this time.
 const PAUSE_MAX: Duration = Duration::from_millis(40);
 /// Classes of errors that say that something outside is amiss: nothing was done.
@@ -155,6 +158,12 @@ fn inputs(broker: &SimBroker, reading: &Reading) -> Result<Contents, String> {
                 let records = broker.records_below(base.name, stands);
                 bases.insert(base.name.into(), rows_of(base.feed, &records)?);
             }
+            Feed::Timed => {
+                let Some(stands) = stands else { continue };
+                let records = broker.records_below(base.name, stands);
+                let floors = reading.floors.get(id).map_or(&[][..], Vec::as_slice);
+                bases.insert(base.name.into(), rows_on_time(&records, floors)?);
+            }
         }
     }
     Ok(bases)
@@ -190,6 +199,28 @@ fn rows_of(feed: Feed, records: &BTreeMap<SplitId, Vec<Record>>) -> Result<Bag, 
     Ok(bag)
 }
 
+/// The rows that are not behind what their partition had reached: by earlier rows, and by what was
+/// decided of it while it brought nothing.
+fn rows_on_time(records: &BTreeMap<SplitId, Vec<Record>>, floors: &[Floor]) -> Result<Bag, String> {
+    let mut bag = Bag::default();
+    for (split, records) in records {
+        let mut reached = i64::MIN;
+        for record in records {
+            let under = floors.iter().filter(|f| f.split == *split);
+            let under = under.filter(|f| f.offset <= record.offset);
+            let under = under.map(|f| f.event_time_micros).max();
+            reached = reached.max(under.unwrap_or(i64::MIN));
+            let time = 1000 * record.timestamp_ms;
+            let row = record.value.as_ref().ok_or("a record without a row")?;
+            if time >= reached.saturating_sub(DELAY_MICROS) {
+                bag.add(parse(row)?, 1);
+            }
+            reached = reached.max(time);
+        }
+    }
+    Ok(bag)
+}
+
 /// The row that a record is.
 pub fn parse(bytes: &[u8]) -> Result<Row, String> {
     let text = String::from_utf8_lossy(bytes);
@@ -222,7 +253,18 @@ pub async fn produce(common: Arc<Common>, dice: Dice) {
             let (key, value) = (k.to_string(), format!("{k}|{v}"));
             // As producers' clocks differ.
             let time = machine::micros() / 1000 - dice.below(50) as i64;
-            if dice.chance(500) {
+            if dice.chance(300) {
+                // Its partitions are silent in turns, and some rows are old.
+                let partitions = broker.partitions("w") as u64;
+                let at = dice.below(partitions);
+                let turn = machine::micros() as u64 / SILENCE_MICROS;
+                let old = dice.pick(&[0, 0, 0, 100, 1000]);
+                let is_silent = turn % (partitions + 1) == at && !dice.chance(10);
+                if !is_silent {
+                    let (at, time) = (at as SplitId, time - old);
+                    broker.produce("w", at, None, Some(value.as_bytes()), time);
+                }
+            } else if dice.chance(500) {
                 let at = dice.below(broker.partitions("s") as u64) as SplitId;
                 let value = match dice.chance(30) {
                     true => "no|row",

@@ -98,6 +98,8 @@ pub enum Feed {
     Plain,
     /// A topic whose records write rows by key.
     Upsert,
+    /// A topic whose records are rows, unless they are late by their times.
+    Timed,
     /// Clients write to it.
     Written,
 }
@@ -127,11 +129,22 @@ pub const BASES: &[Base] = &[
               topic = 'u', properties.bootstrap.server = 'sim:9092') FORMAT UPSERT ENCODE JSON",
     },
     Base {
+        name: "w",
+        feed: Feed::Timed,
+        sql: "CREATE SOURCE w (k BIGINT, v BIGINT, WATERMARK FOR at AS at - INTERVAL '40 ms') \
+              INCLUDE TIMESTAMP AS at WITH (connector = 'kafka', topic = 'w', \
+              properties.bootstrap.server = 'sim:9092', idle_timeout = '100 ms') \
+              FORMAT PLAIN ENCODE JSON",
+    },
+    Base {
         name: "t",
         feed: Feed::Written,
         sql: "CREATE TABLE t (id BIGINT PRIMARY KEY, v BIGINT)",
     },
 ];
+
+/// By how much a row of a timed topic may be behind, in microseconds: as its source says.
+pub const DELAY_MICROS: i64 = 40_000;
 
 /// A materialized view.
 pub struct View {
@@ -281,6 +294,34 @@ pub const VIEWS: &[View] = &[
         },
     },
     View {
+        name: "timely",
+        sql: "SELECT k, v FROM w",
+        reads: &["w"],
+        key: None,
+        answer: |of| of["w"].clone(),
+    },
+    View {
+        name: "timely_counted",
+        sql: "SELECT k, count(*) AS n, sum(v)::BIGINT AS total FROM w GROUP BY k",
+        reads: &["w"],
+        key: Some("k"),
+        answer: |of| of["w"].group(&[0], |rows| vec![count(rows), sum(rows, 1)]),
+    },
+    View {
+        name: "timely_joined",
+        sql: "SELECT w.k, w.v, t.v AS tv FROM w JOIN t ON w.k = t.id",
+        reads: &["w", "t"],
+        key: None,
+        answer: |of| {
+            let tables = of["t"].by(&[0]);
+            let joined = of["w"].rows().flat_map(|w| {
+                let partners = tables.get(&vec![w[0]]).into_iter().flatten();
+                partners.map(|t| vec![w[0], w[1], t[1]])
+            });
+            Bag::of(joined)
+        },
+    },
+    View {
         name: "by_value",
         sql: "SELECT u.v % 4 AS g, sum(t.v)::BIGINT AS total FROM u JOIN t ON u.k = t.id GROUP BY \
               u.v % 4",
@@ -327,6 +368,7 @@ mod tests {
         let bases = Contents::from([
             ("s".into(), bag(&[&[1, 10], &[1, 11], &[2, 12]])),
             ("u".into(), bag(&[&[1, 6]])),
+            ("w".into(), bag(&[&[3, 7], &[3, 8], &[4, 9]])),
             ("t".into(), bag(&[&[1, 100], &[3, 101]])),
         ]);
         let all = answers(&bases);
@@ -345,6 +387,9 @@ mod tests {
         assert_eq!(all["distinct_values"], bag(&[&[3], &[4], &[5]]));
         assert_eq!(all["either"], bag(&[&[1, 6], &[1, 100], &[3, 101]]));
         assert_eq!(all["unseen"], bag(&[&[3, 101]]));
+        assert_eq!(all["timely"], all["w"]);
+        assert_eq!(all["timely_counted"], bag(&[&[3, 2, 15], &[4, 1, 9]]));
+        assert_eq!(all["timely_joined"], bag(&[&[3, 7, 101], &[3, 8, 101]]));
         assert_eq!(all["by_value"], bag(&[&[2, 100]]));
         assert_eq!(all["paired"], bag(&[&[1, 10, 6], &[1, 11, 6]]));
         assert_eq!(all["met"], Bag::default());

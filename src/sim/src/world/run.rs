@@ -113,6 +113,9 @@ async fn play(common: &Arc<Common>, chaos: &mut Chaos, dice: &Dice) -> Result<()
     server
         .broker
         .create_topic("u", 1 + dice.below(2) as usize, chaos.compacts);
+    server
+        .broker
+        .create_topic("w", 2 + dice.below(2) as usize, false);
     chaos.start_until_open().await?;
     for base in BASES {
         create_base(common, base.name, base.sql).await;

@@ -11,7 +11,7 @@ use arrow::datatypes::Int64Type;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_common::{Epoch, Error, RelationId, Result, SplitId, SqlState, machine};
-use tidemark_control::protocol::Positions;
+use tidemark_control::protocol::{Floors, Positions};
 use tidemark_node::engine::{Creation, ReadAs, Share};
 use tidemark_node::{Engine, NewKeys, Writer};
 use tidemark_plan::Relation;
@@ -39,6 +39,8 @@ pub struct Reading {
     pub epoch: Epoch,
     /// Where the running sources stood.
     pub positions: Positions,
+    /// What was decided of splits that brought nothing.
+    pub floors: Arc<Floors>,
     /// The id of each relation that was there.
     pub ids: Vec<(String, RelationId)>,
     /// The rows of those that keep some.
@@ -327,6 +329,7 @@ impl Server {
             Ok(Reading {
                 epoch: pin.epoch(),
                 positions: pin.positions().clone(),
+                floors: pin.floors(),
                 ids: relations.iter().map(|r| (r.name.clone(), r.id)).collect(),
                 contents,
             })

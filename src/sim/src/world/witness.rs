@@ -202,6 +202,7 @@ mod tests {
         Reading {
             epoch: Epoch(epoch),
             positions: Positions::from([(IDS[0].1, vec![position])]),
+            floors: Default::default(),
             ids: IDS.map(|(name, id)| (name.to_string(), id)).into(),
             contents: [("copied".to_string(), Bag::of(rows))].into(),
         }

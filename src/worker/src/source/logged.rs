@@ -19,7 +19,7 @@
 //! jobs of its time; the jobs of a replay are among them, for each is contained in the checkpoint
 //! that the replay begins with. So the columns that are wanted now are found in it by name.
 
-use super::{Source, event_times};
+use super::Source;
 use crate::columns::nullable;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use std::sync::Arc;
@@ -106,7 +106,7 @@ impl Source {
             .open(&mine, waker)?;
         self.reader.set_columns(&self.produced);
         self.reader.set_times(self.versioned);
-        self.largest = event_times(&mine);
+        self.late.begin(&mine);
         Ok(())
     }
 

@@ -183,6 +183,14 @@ impl Worker {
                 Err(error) => return self.fail(id, error),
             }
             source.barriers.pop_front();
+            if command.limits.is_none() {
+                let floors = command.floors.get(&id).map_or(&[][..], Vec::as_slice);
+                source.put_floors(floors);
+            }
+            let told = source.take_floors();
+            if command.limits.is_none() && !told.is_empty() {
+                self.floors.entry(id).or_default().extend(told);
+            }
             let positions = source.positions();
             let (fragment, leaf) = (*fragment, *leaf);
             let (unlogged, errors) = source.take_unlogged();
@@ -252,6 +260,7 @@ impl Worker {
                 positions.insert(*id, source.positions());
             }
         }
+        let floors = std::mem::take(&mut self.floors);
         let (reads, errors) = (
             std::mem::take(&mut self.reads),
             std::mem::take(&mut self.read_errors),
@@ -260,6 +269,7 @@ impl Worker {
             worker: self.id,
             epoch,
             positions,
+            floors,
             reads,
             errors,
         });

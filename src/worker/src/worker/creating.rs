@@ -31,7 +31,7 @@ use crate::answers::read_answer;
 use crate::catch::catch;
 use crate::columns::pick;
 use crate::exchange::Message;
-use crate::job::{CatchUp, Input, InputKind, SnapshotRows, TapState, build_actors, reversed};
+use crate::job::{CatchUp, Input, InputKind, Job, SnapshotRows, TapState, build_actors, reversed};
 use crate::source::Source;
 use arrow::array::RecordBatch;
 use tidemark_changelog::ChangeBatch;
@@ -86,22 +86,15 @@ impl Worker {
             .into_iter()
             .next()
             .ok_or_else(|| Error::internal("a source without an actor"))?;
-        let ready_at = shared
-            .inputs
-            .iter()
-            .find_map(|i| {
-                if let InputKind::Source(s) = &i.kind {
-                    Some(s.positions())
-                } else {
-                    None
-                }
-            })
-            .unwrap_or_default();
+        let reader = shared.reader();
+        let ready_at = reader.map(Source::positions).unwrap_or_default();
+        let floors = reader.map(Source::floors).unwrap_or_default();
         let mut source = Source::open(
             &self.reading,
             self.id,
             &shared.relation,
             positions,
+            &floors,
             self.waker.clone(),
         )?;
         source.set_uncounted();
@@ -320,6 +313,8 @@ impl Worker {
         let view = self.jobs.get(&upstream).and_then(|j| j.view.clone());
         let told = catch(|| self.told(upstream, tapping, input));
         let end = self.join_positions.get(&(upstream, barrier.epoch)).cloned();
+        let reader = self.jobs.get(&upstream).and_then(Job::reader);
+        let floors = reader.map(Source::floors).unwrap_or_default();
         let (readers, mergeable) = (self.around.readers.clone(), self.around.readers.mergeable());
         let batch_rows = self.reading.batch_rows_max;
         let Some(job) = self.jobs.get_mut(&tapping).filter(|j| {
@@ -374,6 +369,7 @@ impl Worker {
             }
         } else if let TapState::CatchUp(catch_up) = state {
             let end = end.unwrap_or_default();
+            catch_up.source.learn_floors(&floors);
             match catch_up.source.limit(&end) {
                 Ok(()) => catch_up.end = Some((end, barrier)),
                 Err(error) => self.fail(tapping, error),

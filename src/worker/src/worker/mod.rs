@@ -46,7 +46,7 @@ use tidemark_changelog::connector::{SplitPosition, Waker};
 use tidemark_common::mailbox::{Receiver, Sender};
 use tidemark_common::{Epoch, RelationId, Result, WorkerId, failpoint, machine};
 use tidemark_connector::Outside;
-use tidemark_control::protocol::{BarrierCommand, Command, Event, Positions};
+use tidemark_control::protocol::{BarrierCommand, Command, Event, Floors, Positions};
 use tidemark_control::{Events, Placement, Readers, Stamped, TableWrites};
 use tidemark_operator::Barrier;
 use tidemark_plan::RelationKind;
@@ -161,6 +161,8 @@ pub struct Worker {
     join_positions: HashMap<(RelationId, Epoch), Vec<SplitPosition>>,
     /// Rows of the closing epoch that the log has to keep.
     reads: Vec<TableWrites>,
+    /// What readers have told of floors since the last barrier.
+    floors: Floors,
     /// Errors of such rows' records.
     read_errors: Vec<KeptError>,
     /// Leaves of tables that still get rows which have to be read.
@@ -216,6 +218,7 @@ impl Worker {
             cutting: BTreeMap::new(),
             join_positions: HashMap::new(),
             reads: Vec::new(),
+            floors: Floors::new(),
             read_errors: Vec::new(),
             feeding: BTreeSet::new(),
             unsettled: BTreeMap::new(),

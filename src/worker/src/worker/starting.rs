@@ -180,6 +180,7 @@ impl Worker {
                         self.id,
                         relation,
                         &start.positions,
+                        &start.floors,
                         self.waker.clone(),
                     )?;
                     source.set_starts(&start.starts);
