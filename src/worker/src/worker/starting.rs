@@ -237,6 +237,7 @@ impl Worker {
             last_passed: joined.unwrap_or_default(),
             told_ready: false,
             told: start.told.clone(),
+            formerly: start.formerly.clone(),
             figures,
         };
         self.jobs.insert(id, job);
