@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_changelog::connector::{Floor, SinkMarker, SplitPosition};
 use tidemark_common::{Epoch, RelationId};
+use tidemark_plan::succession::Pairs;
 use tidemark_plan::{Catalog, Object, Relation, RelationKind, SecretName};
 
 /// The result of all entries so far.
@@ -186,21 +187,31 @@ impl Decisions {
     /// that one's comment, and with the plain views and indexes that name it.
     pub fn replace_contained(&mut self, epoch: Epoch) {
         for (new, old) in self.replaced_at(epoch) {
-            let relations = &mut self.catalog.relations;
-            let comment = relations.get(&old).and_then(|r| r.comment.clone());
-            if let Some(relation) = relations.get_mut(&new).filter(|r| r.comment.is_none()) {
-                Arc::make_mut(relation).comment = comment;
-            }
-            self.catalog.grants.pass_on(old, new);
-            for relation in relations.values_mut() {
-                if relation.depends_on.contains(&old) {
-                    let depends_on = &mut Arc::make_mut(relation).depends_on;
-                    let replaced = depends_on.iter_mut().filter(|id| **id == old);
-                    replaced.for_each(|id| *id = new);
-                }
-            }
-            self.forget(old);
+            self.catalog.read_successors(&[(old, new)].into());
+            self.take_place(old, new);
             self.catalog.replacing.remove(&new);
+        }
+    }
+
+    /// What is said of the old one is said of the new one, and the old one is gone.
+    fn take_place(&mut self, old: RelationId, new: RelationId) {
+        let relations = &mut self.catalog.relations;
+        let comment = relations.get(&old).and_then(|r| r.comment.clone());
+        if let Some(relation) = relations.get_mut(&new).filter(|r| r.comment.is_none()) {
+            Arc::make_mut(relation).comment = comment;
+        }
+        self.catalog.grants.pass_on(old, new);
+        self.forget(old);
+    }
+
+    /// All of these take the places of others, or none.
+    fn succeed(&mut self, pairs: &Pairs) {
+        if !self.catalog.read_successors(pairs) {
+            return;
+        }
+        for (old, new) in pairs {
+            self.catalog.beside.remove(new);
+            self.take_place(*old, *new);
         }
     }
 
@@ -209,6 +220,7 @@ impl Decisions {
         self.catalog
             .replacing
             .retain(|new, old| *new != id && *old != id);
+        self.catalog.beside.remove(&id);
         self.catalog.relations.remove(&id);
         self.catalog.grants.forget(&Object::Relation(id));
         self.catalog.stopped.remove(&id);
@@ -327,6 +339,8 @@ impl Decisions {
             } => self
                 .catalog
                 .rename_column(*relation, *column, name, definitions),
+            CatalogChange::Beside { old, new } => drop(self.catalog.beside.insert(*new, *old)),
+            CatalogChange::Succeed { pairs } => self.succeed(pairs),
         }
     }
 
@@ -352,6 +366,7 @@ impl Decisions {
         catalog
             .replacing
             .retain(|new, _| contained.contains_key(new));
+        catalog.beside.retain(|new, _| contained.contains_key(new));
         catalog
     }
 }

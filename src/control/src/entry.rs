@@ -373,6 +373,19 @@ pub enum CatalogChange {
         #[serde(default)]
         definitions: BTreeMap<RelationId, String>,
     },
+    /// A relation that is made in the same entry is made beside another, whose place it takes with
+    /// others; nobody sees it before ([`tidemark_plan::succession`]).
+    Beside {
+        /// The one that is there.
+        old: RelationId,
+        /// The one that is made.
+        new: RelationId,
+    },
+    /// All of these take the places of others at once.
+    Succeed {
+        /// Old to new.
+        pairs: BTreeMap<RelationId, RelationId>,
+    },
 }
 
 fn no_watermarks(watermarks: &Watermarks) -> bool {

@@ -12,7 +12,7 @@ use tidemark_common::{Epoch, Error, RelationId, Result, SplitId, Watermarks, Wor
 use tidemark_plan::Relation;
 use tidemark_state::checkpoint::FileMeta;
 use tidemark_state::errors::{ErrorsFile, KeptError};
-use tidemark_state::halted::KeptFile;
+use tidemark_state::halted::{Formerly, KeptFile};
 use tidemark_state::manifest::SinkProgress;
 
 /// Positions of the splits of several sources.
@@ -150,6 +150,9 @@ pub struct StartJob {
     /// Of a resumed sink: what the relations with rows that it reads held when it stopped. It tells
     /// its receiver the difference to that.
     pub told: BTreeMap<RelationId, Vec<FileMeta>>,
+    /// Whose rows those are, where others have taken their places since.
+    #[serde(default)]
+    pub formerly: BTreeMap<RelationId, Formerly>,
 }
 
 impl StartJob {
@@ -168,6 +171,7 @@ impl StartJob {
             rows: Vec::new(),
             sink: None,
             told: BTreeMap::new(),
+            formerly: BTreeMap::new(),
         }
     }
 }
@@ -356,6 +360,19 @@ impl Fate {
     }
 }
 
+/// How what depends on a relation goes with it when that is replaced.
+#[derive(Clone, Debug)]
+pub struct Dependant {
+    /// The number under which it is made anew; of a sink, which goes on, its own.
+    pub number: RelationId,
+    /// It as its text is planned over what is new, if its plan is not what it was.
+    pub planned: Option<Box<Relation>>,
+    /// What its sources held when the statement began.
+    pub targets: Positions,
+    /// Where it begins to read sources that have lost records from their start on.
+    pub begins: Positions,
+}
+
 /// What sessions ask of the coordinator; answered where it is said.
 pub enum Request {
     /// Create a relation; answered when it is visible. `targets`: what its sources held when the
@@ -371,6 +388,8 @@ pub enum Request {
         begins: Positions,
         /// The relation whose place it takes (`OR REPLACE`).
         replaces: Option<RelationId>,
+        /// What depends on that and goes with it, if anything does.
+        dependants: BTreeMap<RelationId, Dependant>,
         /// Rows that it has from its first moment on (`CREATE TABLE AS`).
         rows: Vec<TableWrites>,
     },

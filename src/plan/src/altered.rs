@@ -139,7 +139,8 @@ impl Relation {
         }
     }
 
-    fn names(&self) -> Names {
+    /// The columns that can be named, by name and position.
+    pub(crate) fn names(&self) -> Names {
         let named = self.visible().map(|(at, c)| (c.name.clone(), at));
         named.collect()
     }

@@ -302,6 +302,9 @@ pub struct Catalog {
     /// Relations that take the place of others (new to old), which are gone when a committed
     /// checkpoint contains the new ones.
     pub replacing: BTreeMap<RelationId, RelationId>,
+    /// Relations that are made beside others (new to old), whose places all of a succession take
+    /// together when all are there ([`crate::succession`]). Nobody sees them before.
+    pub beside: BTreeMap<RelationId, RelationId>,
     /// The next relation id.
     pub next_id: u32,
 }
@@ -359,8 +362,19 @@ impl Catalog {
     /// they read, cannot be read by this build; with the reason, which names the relation.
     pub fn unreadable(&self) -> BTreeMap<RelationId, String> {
         let mut found = BTreeMap::new();
-        // Dependencies have smaller numbers than what reads them.
+        // Most dependencies have smaller numbers than what reads them; not all that took the place
+        // of others.
+        while self.find_unreadable(&mut found) {}
+        found
+    }
+
+    /// Whether there were more of them than those that are known.
+    fn find_unreadable(&self, found: &mut BTreeMap<RelationId, String>) -> bool {
+        let before = found.len();
         for relation in self.relations.values() {
+            if found.contains_key(&relation.id) {
+                continue;
+            }
             let own = relation.unreadable.as_ref().map(|u| {
                 format!(
                     "what is stored of {} \"{}\" cannot be read: {}",
@@ -380,6 +394,6 @@ impl Catalog {
                 found.insert(relation.id, reason);
             }
         }
-        found
+        found.len() > before
     }
 }

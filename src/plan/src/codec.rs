@@ -532,13 +532,15 @@ struct StoredCatalog {
     stopped: BTreeMap<RelationId, Stopped>,
     #[serde(default)]
     replacing: BTreeMap<RelationId, RelationId>,
+    #[serde(default)]
+    beside: BTreeMap<RelationId, RelationId>,
     next_id: u32,
 }
 
 impl Serialize for Catalog {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut form = serializer.serialize_struct("Catalog", 11)?;
+        let mut form = serializer.serialize_struct("Catalog", 12)?;
         let relations: Vec<_> = self.relations.values().collect();
         form.serialize_field("relations", &relations)?;
         form.serialize_field("schemas", &self.schemas)?;
@@ -550,6 +552,7 @@ impl Serialize for Catalog {
         form.serialize_field("secrets", &self.secrets)?;
         form.serialize_field("stopped", &self.stopped)?;
         form.serialize_field("replacing", &self.replacing)?;
+        form.serialize_field("beside", &self.beside)?;
         form.serialize_field("next_id", &self.next_id)?;
         form.end()
     }
@@ -569,6 +572,7 @@ impl<'de> Deserialize<'de> for Catalog {
             secrets: form.secrets,
             stopped: form.stopped,
             replacing: form.replacing,
+            beside: form.beside,
             next_id: form.next_id,
         };
         // Roles that were stored without a number get one.

@@ -12,6 +12,7 @@ pub mod order;
 pub mod plan;
 pub mod roles;
 pub mod secrets;
+pub mod succession;
 pub mod watermark;
 
 pub use altered::{Altered, MISSING, Names, is_name_of_dropped};

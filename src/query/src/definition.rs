@@ -4,7 +4,8 @@
 use crate::identifiers::quote_ident;
 use crate::types::column_type_name;
 use tidemark_plan::{Column, Conflict, OnError, Relation, RelationKind};
-use tidemark_planner::Planner;
+use tidemark_planner::statement::{CreateSink, SinkInput};
+use tidemark_planner::{Planner, StatementKind, parse_stored};
 
 /// See the module. A query whose text cannot be read stays as it was written.
 pub fn definition(planner: &Planner, relation: &Relation) -> String {
@@ -20,11 +21,35 @@ pub fn definition(planner: &Planner, relation: &Relation) -> String {
                     format!("{}{now}{behind}", head_of_view(relation))
                 }
                 Some((before, behind)) => format!("{before}{now}{behind}"),
-                None => written.to_string(),
+                None if now == relation.query => written.to_string(),
+                None => of_what_it_sends(written, &now).unwrap_or_else(|| written.to_string()),
             }
         }
         _ => written.to_string(),
     }
+}
+
+/// `CREATE SINK .. FROM relation` with a query in its place; none of a text that is no such one.
+fn of_what_it_sends(written: &str, query: &str) -> Option<String> {
+    let statement = parse_stored(written).ok()?.pop()?;
+    let StatementKind::CreateSink(CreateSink {
+        input: SinkInput::Relation(name),
+        ..
+    }) = statement.kind
+    else {
+        return None;
+    };
+    let start = written.char_indices().nth(name.position.checked_sub(1)?)?.0;
+    let (before, from) = written.split_at(start);
+    let before = before.trim_end();
+    let before = before.get(..before.len().checked_sub("from".len())?)?;
+    let mut quoted = false;
+    let of_name = |c: char| {
+        quoted ^= c == '"';
+        !(quoted || c == '"' || c == '.' || c == '_' || c == '$' || c.is_alphanumeric())
+    };
+    let end = from.find(of_name).unwrap_or(from.len());
+    Some(format!("{before}AS {query}{}", &from[end..]))
 }
 
 fn table(relation: &Relation) -> String {

@@ -11,6 +11,7 @@ mod index;
 mod into;
 mod roles;
 mod secrets;
+mod succession;
 
 use crate::session::Session;
 use arrow::array::RecordBatch;
@@ -184,6 +185,9 @@ impl Session {
         check_connector(&planned.relation, self.server.engine.vault().clone()).await?;
         let creation = Creation {
             replaces: replaced,
+            followers: self
+                .followers(&catalog, replaced, &planned.relation)
+                .await?,
             rows: crate::create_as::table_rows(&planned.relation, rows)?,
         };
         let created = self.create_relation(planned.relation, creation).await;

@@ -18,8 +18,10 @@ use crate::checkpoint::{CheckpointStore, FileMeta};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, RelationId, Result, failpoint};
+use tidemark_plan::Relation;
 
 /// What a halted job needs beside its state tables.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -46,6 +48,18 @@ pub struct Answer {
     pub epoch: Epoch,
     /// They contradict no other: each row is in one of them.
     pub files: Vec<FileMeta>,
+    /// Whose rows they are, where another relation has taken the place of that one since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formerly: Option<Formerly>,
+}
+
+/// A relation whose place another one has taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Formerly {
+    /// As it was.
+    pub relation: Arc<Relation>,
+    /// Where its columns are in it, by their positions in the one that came.
+    pub places: BTreeMap<usize, usize>,
 }
 
 impl Halted {

@@ -22,6 +22,7 @@ use tidemark_operator::Barrier;
 use tidemark_operator::build::{BuildContext, SinkOutput, build_operator};
 use tidemark_plan::{Expr, JobPlan, Node, Op, Output, Relation};
 use tidemark_state::checkpoint::FileMeta;
+use tidemark_state::halted::Formerly;
 use tidemark_state::{Neighbours, Reading, ViewPartition};
 
 /// One job on one worker.
@@ -64,6 +65,8 @@ pub struct Job {
     pub told_ready: bool,
     /// Of a resumed sink: what the relations with rows that it reads held when it stopped.
     pub told: BTreeMap<RelationId, Vec<FileMeta>>,
+    /// Whose rows those are, where others have taken their places.
+    pub formerly: BTreeMap<RelationId, Formerly>,
     /// Figures.
     pub figures: Arc<JobFigures>,
 }

@@ -83,6 +83,7 @@ impl Coordinator {
         Some(Answer {
             epoch,
             files: files.unwrap_or_default(),
+            formerly: None,
         })
     }
 
@@ -109,7 +110,11 @@ impl Coordinator {
             return;
         }
         let answer = match files {
-            Ok(files) => Answer { epoch, files },
+            Ok(files) => Answer {
+                epoch,
+                files,
+                formerly: None,
+            },
             Err(error) => {
                 return tracing::error!(%relation, %epoch, %error, "the last complete answer \
                     cannot be stored: after a restart that of the last checkpoint is read");

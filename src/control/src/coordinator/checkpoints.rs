@@ -203,6 +203,9 @@ impl Coordinator {
         catalog
             .replacing
             .retain(|new, _| now.relations.contains_key(new));
+        catalog
+            .beside
+            .retain(|new, _| now.relations.contains_key(new));
         let mut files: Vec<FileMeta> = parts.into_iter().flatten().flatten().collect();
         files.retain(|file| {
             let relation = file.table.relation;
@@ -242,6 +245,7 @@ impl Coordinator {
                 sinks.entry(*id).or_insert_with(|| sink.clone());
             }
         }
+        self.note_former_inputs();
         let (halted, kept) = self.halted_at(epoch)?;
         let manifest = Arc::new(Manifest {
             version: MANIFEST_VERSION,
@@ -343,6 +347,7 @@ impl Coordinator {
             let old: Vec<RelationId> = replaced.into_iter().map(|(_, old)| old).collect();
             self.drop_relations(&old)?;
         }
+        self.advance_successions()?;
         let (reached, waiting) = std::mem::take(&mut self.flushes)
             .into_iter()
             .partition(|f| f.epoch.is_some_and(|e| e <= epoch));
@@ -351,7 +356,11 @@ impl Coordinator {
         for flush in reached {
             self.done(Some(flush.request));
         }
-        if !self.flushes.is_empty() || !self.creating.is_empty() || self.shutdown.is_some() {
+        if !self.flushes.is_empty()
+            || !self.creating.is_empty()
+            || !self.successions.is_empty()
+            || self.shutdown.is_some()
+        {
             self.retained.wanted = true;
             self.active = true;
             self.urgent = true;

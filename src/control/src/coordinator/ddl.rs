@@ -15,10 +15,10 @@
 //! **OR REPLACE.** The new relation is created beside the old one, which is read and kept up to
 //! date as before. When it counts, the log says which one it replaces; the checkpoint that contains
 //! it makes it visible, and by that commit the old one is gone. Until then a failure, a cancel or a
-//! crash leaves the old one, and afterwards there is the new one. What depends on the old one: a
-//! job (a materialized view, a sink) holds it by its rows, and is an error; plain views and indexes
-//! name it by its columns, and go over to the new one if that begins with the same columns, as
-//! PostgreSQL asks of a view.
+//! crash leaves the old one, and afterwards there is the new one. What depends on the old one:
+//! plain views and indexes name it by its columns, and go over to the new one if that begins with
+//! the same columns, as PostgreSQL asks of a view; a job (a materialized view, a sink) holds it by
+//! its rows, and goes with it where it can ([`super::succession`]), or is an error.
 
 use super::Coordinator;
 use super::altering::{altered_meanwhile, check_free, check_seen, check_there, widened_by};
@@ -133,9 +133,11 @@ impl Coordinator {
             relation: c.relation.clone(),
             replaces: c.replaces,
         };
+        let creating = creating.map(|(id, c)| (*id, pending(c)));
         Proposed {
             catalog: &self.decisions.catalog,
-            creating: creating.map(|(id, c)| (*id, pending(c))).collect(),
+            creating: self.succeeding().chain(creating).collect(),
+            followers: BTreeSet::new(),
         }
     }
 
@@ -149,11 +151,13 @@ impl Coordinator {
         self.proposed().accept(changes, cascade)
     }
 
-    /// Whether a relation may be created, in place of `replaces` or beside all others.
+    /// Whether a relation may be created, in place of `replaces`, whose place `followers` leave with
+    /// it, or beside all others.
     pub(super) fn check_create(
         &self,
         relation: &Relation,
         replaces: Option<RelationId>,
+        followers: &BTreeSet<RelationId>,
     ) -> Result<()> {
         self.check_inputs_run(relation)?;
         let create = CatalogChange::Create {
@@ -164,10 +168,23 @@ impl Coordinator {
         let new = relation.id;
         let replace = replaces.map(|old| CatalogChange::Replace { old, new });
         let changes: Vec<CatalogChange> = [create].into_iter().chain(replace).collect();
-        self.proposed().check(&changes, &BTreeSet::new())
+        let proposed = Proposed {
+            followers: followers.clone(),
+            ..self.proposed()
+        };
+        proposed.check(&changes, &BTreeSet::new())
     }
 
-    fn check_inputs_run(&self, relation: &Relation) -> Result<()> {
+    /// None of these is about to be replaced.
+    pub(super) fn check_free_to_follow(&self, followers: &BTreeSet<RelationId>) -> Result<()> {
+        let proposed = self.proposed();
+        let mut found = followers
+            .iter()
+            .filter_map(|id| proposed.catalog.relations.get(id));
+        found.try_for_each(|relation| proposed.check_not_read_by_new(relation))
+    }
+
+    pub(super) fn check_inputs_run(&self, relation: &Relation) -> Result<()> {
         let catalog = &self.decisions.catalog;
         let halted = relation.depends_on.iter().find_map(|id| {
             let input = catalog.relations.get(id)?;
@@ -186,12 +203,14 @@ struct Proposed<'a> {
     catalog: &'a Catalog,
     /// What nobody has seen yet.
     creating: BTreeMap<RelationId, Pending>,
+    /// What goes with a relation that is replaced.
+    followers: BTreeSet<RelationId>,
 }
 
 /// A relation that is being created.
-struct Pending {
-    relation: Relation,
-    replaces: Option<RelationId>,
+pub(super) struct Pending {
+    pub relation: Relation,
+    pub replaces: Option<RelationId>,
 }
 
 impl Proposed<'_> {
@@ -450,6 +469,8 @@ impl Proposed<'_> {
             | CatalogChange::Revoke { .. }
             | CatalogChange::CreateRole { .. }
             | CatalogChange::AlterRole { .. } => {}
+            // They are logged when everything is there.
+            CatalogChange::Beside { .. } | CatalogChange::Succeed { .. } => {}
         }
         Ok(())
     }
@@ -676,7 +697,7 @@ impl Proposed<'_> {
         let by_name = |r: &Relation| matches!(r.kind, RelationKind::View | RelationKind::Index);
         let keeps = keeps_columns(old, new);
         let Some(other) = others
-            .find(|r| !(keeps && by_name(r)))
+            .find(|r| !self.followers.contains(&r.id) && !(keeps && by_name(r)))
             .or(being.into_iter().next())
         else {
             return Ok(());

@@ -61,11 +61,11 @@ use std::time::{Duration, Instant};
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, machine};
 use tidemark_plan::{Op, Relation, RelationKind, Stopped};
-use tidemark_state::halted::{Halted, KeptFile};
+use tidemark_state::halted::{Answer, Formerly, Halted, KeptFile};
 use tidemark_state::manifest::Manifest;
 
 /// What is asked for is in use.
-const IN_USE: SqlState = SqlState("55006");
+pub(super) const IN_USE: SqlState = SqlState("55006");
 
 /// The pause before a job that waits for others is tried again without being asked.
 const RETRY_IN_USE: Duration = Duration::from_secs(1);
@@ -307,6 +307,7 @@ impl Coordinator {
         error: &Error,
         retry: Option<Instant>,
     ) -> Result<()> {
+        self.abandon_over(relation, error);
         if self.creating.contains_key(&relation) {
             self.cancel(relation, error);
             return Ok(());
@@ -331,10 +332,26 @@ impl Coordinator {
             held: true,
         };
         let jobs: Vec<_> = held.iter().map(|id| (*id, stopped(id))).collect();
+        self.hold(jobs, retry, |coordinator| {
+            for id in creating {
+                coordinator.cancel(id, error);
+            }
+        })
+    }
+
+    /// These jobs do not run for now, and nothing is logged of that. When it is shown, others are
+    /// told.
+    pub(super) fn hold(
+        &mut self,
+        jobs: Vec<(RelationId, Stopped)>,
+        retry: Option<Instant>,
+        tell_others: impl FnOnce(&mut Coordinator),
+    ) -> Result<()> {
         let ends: Vec<(RelationId, Epoch)> = jobs
             .iter()
             .map(|(id, stopped)| (*id, stopped.epoch))
             .collect();
+        let held: Vec<RelationId> = ends.iter().map(|(id, _)| *id).collect();
         let positions = self.decisions.positions.clone();
         self.halt(jobs, &positions, retry)?;
         self.show_catalog();
@@ -342,9 +359,7 @@ impl Coordinator {
         for (id, epoch) in &ends {
             self.workers.job_progress(*id, "held back", 100.0, *epoch);
         }
-        for id in creating {
-            self.cancel(id, error);
-        }
+        tell_others(self);
         let sinks = ends.into_iter().filter(|(id, _)| self.is_sink(*id));
         let sinks: Vec<_> = sinks.collect();
         self.workers.end_sinks(&sinks);
@@ -431,6 +446,7 @@ impl Coordinator {
         if let Some(reason) = self.decisions.catalog.unreadable().remove(&id) {
             return Err(Error::corrupt(reason));
         }
+        self.check_not_succeeding(&relation)?;
         if self.creating.contains_key(&id) || self.waiting.iter().any(|(w, _)| *w == id) {
             return Err(Error::user(
                 IN_USE,
@@ -492,6 +508,8 @@ impl Coordinator {
         }
         self.check_not_behind(&from)?;
         let manifest = self.retained.manifest.as_ref();
+        let mut told = saved.inputs;
+        told.retain(|input, _| taps.iter().any(|(tap, _)| tap == input));
         let job = StartJob {
             // Constant rows were told, too.
             mode: if linear {
@@ -501,8 +519,8 @@ impl Coordinator {
             },
             backfill: self.backfill(relation, &from, &BTreeSet::new()),
             sink: manifest.and_then(|m| m.sinks.get(&id).cloned()),
-            told: saved
-                .inputs
+            formerly: former(&told),
+            told: told
                 .into_iter()
                 .map(|(input, answer)| (input, answer.files))
                 .collect(),
@@ -519,6 +537,7 @@ impl Coordinator {
             start: Vec::new(),
             reading,
             replaces: None,
+            beside: false,
             rows: Vec::new(),
             request: None,
             backfill: job.backfill.keys().copied().collect(),
@@ -751,6 +770,12 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// Whose rows these are, where others have taken their places.
+fn former(told: &BTreeMap<RelationId, Answer>) -> BTreeMap<RelationId, Formerly> {
+    let former = |(input, answer): (&RelationId, &Answer)| Some((*input, answer.formerly.clone()?));
+    told.iter().filter_map(former).collect()
 }
 
 /// How a resume began.

@@ -26,6 +26,8 @@ pub(super) struct Creating {
     pub reading: Reading,
     /// The relation whose place it takes.
     pub replaces: Option<RelationId>,
+    /// It does so with others, when all are there.
+    pub beside: bool,
     /// Rows that are written to it by the barrier from which on it counts.
     pub rows: Vec<TableWrites>,
     /// Who asked for it.
@@ -126,7 +128,10 @@ impl Creating {
             start,
             begins,
         };
-        let replace = self.replaces.map(|old| CatalogChange::Replace { old, new });
+        let replace = self.replaces.map(|old| match self.beside {
+            true => CatalogChange::Beside { old, new },
+            false => CatalogChange::Replace { old, new },
+        });
         Entry::Changes([create].into_iter().chain(replace).collect())
     }
 }
@@ -157,10 +162,34 @@ impl Coordinator {
             let changes = [create].into_iter().chain(replace).collect();
             return self.on_changes(changes, false, request);
         }
-        if let Err(error) = self.check_create(&relation, replaces) {
+        if let Err(error) = self.check_create(&relation, replaces, &BTreeSet::new()) {
             self.answer(Some(request), Err(error));
             return Ok(());
         }
+        let creation = Creation {
+            start,
+            reading,
+            replaces,
+            rows,
+        };
+        self.begin_creating(relation, creation, Some(request));
+        Ok(())
+    }
+
+    /// Has the relation made. If nobody asked for it alone, it is made beside the one whose place
+    /// it takes.
+    pub(super) fn begin_creating(
+        &mut self,
+        relation: Relation,
+        creation: Creation,
+        request: Option<RequestId>,
+    ) {
+        let Creation {
+            start,
+            reading,
+            replaces,
+            rows,
+        } = creation;
         let backfill = self.backfill(&relation, &reading.begins, &BTreeSet::new());
         let catches_up = backfill.keys().copied().collect();
         let job = StartJob {
@@ -179,14 +208,14 @@ impl Coordinator {
                 start,
                 reading,
                 replaces,
+                beside: request.is_none(),
                 rows,
-                request: Some(request),
+                request,
                 backfill: catches_up,
                 phase,
                 resumes: None,
             },
         );
-        Ok(())
     }
 
     /// Has the job's actors built.
@@ -198,7 +227,8 @@ impl Coordinator {
 
     /// Whether nobody has seen the relation yet.
     pub(super) fn is_new(&self, id: RelationId) -> bool {
-        self.creating.get(&id).is_some_and(|c| c.resumes.is_none())
+        let is_created = || self.creating.get(&id).is_some_and(|c| c.resumes.is_none());
+        self.decisions.catalog.beside.contains_key(&id) || is_created()
     }
 
     /// Where reading the past begins of the sources on demand that `relation` taps, that others
@@ -504,7 +534,12 @@ impl Coordinator {
         for id in &finished {
             if let Some(creating) = self.creating.remove(id) {
                 self.halted.remove(id);
-                self.workers.job_progress(*id, "running", 100.0, epoch);
+                let state = if creating.beside {
+                    "creating"
+                } else {
+                    "running"
+                };
+                self.workers.job_progress(*id, state, 100.0, epoch);
                 requests.extend(creating.request);
             }
         }
@@ -587,6 +622,9 @@ impl Coordinator {
     }
 
     pub(super) fn cancel(&mut self, relation: RelationId, error: &Error) {
+        if let Some(first) = self.succession_of(relation) {
+            return self.abandon(first, error);
+        }
         let Some(creating) = self.creating.remove(&relation) else {
             return;
         };
@@ -700,6 +738,7 @@ impl Coordinator {
 
     /// A job failed on a worker: it stops alone, with those that read from it.
     pub(super) fn on_failed(&mut self, relation: RelationId, error: &Error) -> Result<()> {
+        self.abandon_over(relation, error);
         if self.creating.contains_key(&relation) {
             self.cancel(relation, error);
             return Ok(());

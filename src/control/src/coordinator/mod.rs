@@ -36,7 +36,7 @@
 //! The parts: [`epochs`] (barriers, cuts, how far each job is), [`rhythm`] (how long an epoch is),
 //! [`unread`] (writes that wait), [`watermarks`] (what sources promise), [`jobs`] (creating,
 //! dropping, stopping), [`ddl`] (what may be logged of the catalog), [`altering`] (tables that get
-//! columns), [`halted`] (jobs that do not run, and resuming them), [`answers`] (what is read of
+//! columns), [`succession`] (OR REPLACE with what depends on it), [`halted`] (jobs that do not run, and resuming them), [`answers`] (what is read of
 //! those), [`checkpoints`], [`recovery`] and [`replay`].
 
 mod altering;
@@ -49,6 +49,7 @@ mod jobs;
 pub mod recovery;
 mod replay;
 mod rhythm;
+mod succession;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -70,6 +71,7 @@ use rhythm::Rhythm;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use succession::Succession;
 use tidemark_changelog::connector::SinkMarker;
 use tidemark_common::mailbox::Empty;
 use tidemark_common::{Backoff, Epoch, Error, RelationId, Result, SqlState, Watermarks, machine};
@@ -144,6 +146,9 @@ pub struct Coordinator {
     ending: BTreeMap<RelationId, Vec<bool>>,
     /// Tables that get columns.
     altering: BTreeMap<RelationId, Altering>,
+    /// Relations that are being replaced with all that rests on them, by the number of the first
+    /// new one.
+    successions: BTreeMap<RelationId, Succession>,
     /// Last complete answers that are being stored.
     answers: BTreeSet<(RelationId, Epoch)>,
     /// Resumes that wait for the end of the job.
@@ -301,6 +306,7 @@ impl Coordinator {
                 targets,
                 begins,
                 replaces,
+                dependants,
                 rows,
             } => {
                 let creation = Creation {
@@ -309,7 +315,10 @@ impl Coordinator {
                     replaces,
                     rows,
                 };
-                self.create(*relation, creation, number)?
+                match dependants.is_empty() {
+                    true => self.create(*relation, creation, number)?,
+                    false => self.begin_succession(*relation, creation, dependants, number),
+                }
             }
             Request::Cancel { relation, error } => self.cancel(relation, &error),
             Request::Drop { relations } => {

@@ -2,7 +2,8 @@
 //! workers build what was there. What was decided since is then replayed (`replay`).
 //!
 //! Jobs that a create entry names but no committed checkpoint contains are forgotten: their
-//! statement never returned. Everything that was decided is replayed to its cut, also for a job
+//! statement never returned; and so are those that were made beside others and have not taken their
+//! places. Everything that was decided is replayed to its cut, also for a job
 //! that stopped after the checkpoint: it runs once more up to the epoch where it stopped, and stops
 //! there, so that what it answered last and what its sinks have not delivered is there again.
 
@@ -189,6 +190,8 @@ impl Recovered {
             }
             decisions.apply(index, &entry);
         }
+        // What was made beside others and has not taken their places.
+        forgotten.extend(decisions.catalog.beside.keys());
         for id in forgotten {
             tracing::warn!(relation = %id, "a creation that was not finished is undone");
             decisions.forget(id);
@@ -374,6 +377,7 @@ impl Coordinator {
             halted: BTreeMap::new(),
             ending: BTreeMap::new(),
             altering: BTreeMap::new(),
+            successions: BTreeMap::new(),
             answers: BTreeSet::new(),
             waiting: Vec::new(),
             checkpoint: None,

@@ -510,6 +510,26 @@ impl Bed {
         Bed::open(log, workers, prepare)
     }
 
+    /// Takes in so many inputs, one by one, and does what is due after each; true if nothing is
+    /// left to do.
+    pub fn step(&mut self, inputs: usize) -> bool {
+        for _ in 0..inputs {
+            let input = self.inputs.try_recv().ok();
+            let quiet = input.is_none();
+            if let Some(input) = input {
+                self.coordinator.take(input).expect("the log takes it");
+            }
+            self.coordinator.advance().expect("the log takes it");
+            let wanted = self.coordinator.active || self.coordinator.urgent;
+            if quiet && wanted && self.coordinator.next_deadline().is_some() {
+                self.coordinator.send_barrier().expect("the log takes it");
+            } else if quiet {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Runs until nothing is due.
     pub fn run(&mut self) {
         for _ in 0..STEPS_MAX {
@@ -564,6 +584,7 @@ impl Bed {
             targets: Positions::new(),
             begins: Positions::new(),
             replaces: None,
+            dependants: BTreeMap::new(),
             rows: Vec::new(),
         })
     }

@@ -3,12 +3,14 @@
 use super::{Engine, JobStatus};
 use crate::beginning::{Beginning, compacted_notice};
 use arrow::array::RecordBatch;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{SourceConnector, SplitPosition};
 use tidemark_common::{Epoch, Error, RelationId, Result, machine};
 use tidemark_control::TableWrites;
-use tidemark_control::protocol::{Positions, Request};
+use tidemark_control::protocol::{Dependant, Positions, Request};
+use tidemark_plan::succession::Followers;
 use tidemark_plan::{Relation, RelationKind};
 use tidemark_state::consolidate::consolidate;
 
@@ -17,6 +19,8 @@ use tidemark_state::consolidate::consolidate;
 pub struct Creation {
     /// The relation whose place it takes.
     pub replaces: Option<RelationId>,
+    /// What depends on that and goes with it.
+    pub followers: Followers,
     /// Rows that a table has from its first moment on, in its columns.
     pub rows: Vec<RecordBatch>,
 }
@@ -68,13 +72,18 @@ impl Engine {
             tracing::info!(relation = %relation.name, notice);
             progress(notice);
         }
+        let (dependants, followers) = self.dependants(creation.followers.clone()).await?;
         self.node.figures.of(id).set_name(&relation);
+        for follower in &followers {
+            self.node.figures.of(follower.id).set_name(follower);
+        }
         let answer = self.node.events.ask(Request::Create {
             relation: Box::new(relation),
             start: resolved.start,
             targets: resolved.targets,
             begins: resolved.begins,
             replaces: creation.replaces,
+            dependants,
             rows: creation.rows(id),
         })?;
         let read = |job: &JobStatus| {
@@ -85,9 +94,39 @@ impl Engine {
         };
         let result = self.begun(id, answer, |job| progress(read(job))).await;
         if result.is_err() {
-            self.node.figures.forget(id);
+            let followers = followers.iter().map(|r| r.id);
+            let made = followers.chain([id]);
+            made.for_each(|id| self.node.figures.forget(id));
         }
         result
+    }
+
+    /// How what follows a relation is made: with what its sources hold now.
+    async fn dependants(
+        &self,
+        followers: Followers,
+    ) -> Result<(BTreeMap<RelationId, Dependant>, Vec<Relation>)> {
+        let of_sink = |number: RelationId| Dependant {
+            number,
+            planned: None,
+            targets: Positions::new(),
+            begins: Positions::new(),
+        };
+        let sinks = followers.sinks.iter().map(|id| (*id, of_sink(*id)));
+        let mut dependants: BTreeMap<RelationId, Dependant> = sinks.collect();
+        for made in &followers.made {
+            let relation = &made.relation;
+            let resolved = self.resolve_positions(relation).await?;
+            let dependant = Dependant {
+                number: relation.id,
+                planned: made.is_planned.then(|| Box::new(relation.clone())),
+                targets: resolved.targets,
+                begins: resolved.begins,
+            };
+            dependants.insert(made.old, dependant);
+        }
+        let made = followers.made.into_iter().map(|made| made.relation);
+        Ok((dependants, made.collect()))
     }
 
     /// Of a sink: its first marker.

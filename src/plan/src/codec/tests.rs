@@ -208,6 +208,7 @@ fn a_catalog_with_deep_jobs_survives_the_round_trip() {
             relations: BTreeMap::from([(RelationId(7), Arc::new(relation(Some(job(DEPTH)))))]),
             schemas: vec!["s".into()],
             replacing: BTreeMap::from([(RelationId(3), RelationId(2))]),
+            beside: BTreeMap::from([(RelationId(5), RelationId(4))]),
             stopped: BTreeMap::from([(RelationId(7), stopped)]),
             schema_owners: [("s".to_string(), "ann".to_string())].into(),
             roles: [("ann".to_string(), ann)].into(),

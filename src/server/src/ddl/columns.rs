@@ -120,12 +120,15 @@ impl Session {
             let message = format!("table \"{}\" would be left without columns", relation.name);
             return Err(Error::unsupported(message).with_hint("DROP TABLE removes the table."));
         }
-        self.log_alteration(alteration).await?;
-        drop(guard);
-        Ok(())
+        self.log_alteration(alteration, guard).await
     }
 
-    async fn log_alteration(&mut self, alteration: Alteration) -> Result<()> {
+    /// Logs it, under the table's lock.
+    async fn log_alteration(
+        &mut self,
+        alteration: Alteration,
+        lock: impl Send + 'static,
+    ) -> Result<()> {
         let Alteration {
             changes,
             dropped,
@@ -147,7 +150,16 @@ impl Session {
         let relations: Vec<RelationId> = dropped.into_iter().collect();
         let drops = (!relations.is_empty()).then_some(CatalogChange::Drop { relations });
         let changes = drops.into_iter().chain(changes).collect();
-        self.server.engine.change_catalog(changes, cascade).await
+        // Once it is logged nobody writes before all workers have it, whether or not somebody still
+        // waits for that.
+        let engine = self.server.engine.clone();
+        let altered = tokio::spawn(async move {
+            let altered = engine.change_catalog(changes, cascade).await;
+            drop(lock);
+            altered
+        });
+        let ended = |e| Error::internal(format!("the alteration ended: {e}"));
+        altered.await.map_err(ended)?
     }
 
     /// Whether a column that is to be added is there.

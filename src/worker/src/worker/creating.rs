@@ -285,15 +285,15 @@ impl Worker {
         else {
             return Ok(None);
         };
-        let view = read_answer(
-            &self.around.storing,
-            &self.around.placement,
-            &relation.relation,
-            self.id,
-            files,
-        )?;
+        let former = job.formerly.get(&upstream);
+        let read = former.map_or(&relation.relation, |former| &former.relation);
+        let place = |c: &usize| former.map_or(Some(*c), |f| f.places.get(c).copied());
+        let columns = columns.iter().map(place).collect::<Option<Vec<usize>>>();
+        let columns = columns.ok_or_else(|| Error::internal("a column that was not there"))?;
+        let (storing, placement) = (&self.around.storing, &self.around.placement);
+        let view = read_answer(storing, placement, read, self.id, files)?;
         let (epoch, batch_rows) = (view.base_epoch(), self.reading.batch_rows_max);
-        let rows = view.read_at(epoch, epoch, columns, batch_rows)?;
+        let rows = view.read_at(epoch, epoch, &columns, batch_rows)?;
         Ok(Some(rows))
     }
 

@@ -253,6 +253,7 @@ impl Worker {
             last_passed: joined.unwrap_or_default(),
             told_ready: false,
             told: start.told.clone(),
+            formerly: start.formerly.clone(),
             figures,
         };
         self.neighbours.set(id, job.view.clone());

@@ -183,6 +183,7 @@ fn accepted(changes: Vec<CatalogChange>, cascade: bool) -> Result<Accepted, &'st
             pending(in_schema(relation(9, "new", KEPT, &[]), "s"), None),
             pending(relation(10, "old", TABLE, &[]), Some(RelationId(5))),
         ]),
+        followers: Default::default(),
     };
     let accepted = proposed.accept(changes, cascade);
     accepted.map_err(|error| error.state().0)
