@@ -64,7 +64,8 @@ struct State {
     /// The newest epoch that was acknowledged to those who wrote to a table, unless all can read
     /// it, and since when it is decided.
     acknowledged: BTreeMap<RelationId, (Epoch, Instant)>,
-    /// Since when which epoch is pinned, by the pin's number; `None`: as long as it takes.
+    /// The pinned epochs, by the pin's number, and since when they are pinned without being a mark
+    /// (or were pinned, while they are one); `None`: as long as it takes.
     pins: BTreeMap<(Epoch, u64), Option<Instant>>,
     next_pin: u64,
     /// Marks have gone that nobody was told of.
@@ -138,7 +139,19 @@ impl State {
         let oldest = self.mark_at(all.unwrap_or_default());
         self.acknowledged.retain(|_, (epoch, _)| *epoch > oldest);
         let marks = self.marks.split_off(&oldest);
-        self.has_dropped |= !std::mem::replace(&mut self.marks, marks).is_empty();
+        let dropped = std::mem::replace(&mut self.marks, marks);
+        self.has_dropped |= !dropped.is_empty();
+        self.let_age(dropped.into_keys());
+    }
+
+    /// These epochs are no marks any more: from now on their pins cost something.
+    fn let_age(&mut self, epochs: impl Iterator<Item = Epoch>) {
+        for epoch in epochs {
+            let pins = self.pins.range_mut((epoch, 0)..=(epoch, u64::MAX));
+            for since in pins.filter_map(|(_, since)| since.as_mut()) {
+                *since = machine::now();
+            }
+        }
     }
 
     /// What was acknowledged for these relations and cannot be read of each of them and of all of
@@ -176,7 +189,7 @@ impl State {
         let reached: BTreeSet<Epoch> = complete.into_iter().map(|e| self.mark_at(e)).collect();
         let newest = self.marks.keys().next_back().copied();
         let (mut before, mut drops) = (self.oldest(), false);
-        let oldest = before;
+        let (oldest, mut dropped) = (before, Vec::new());
         self.marks.retain(|epoch, mark| {
             let is_needed = mark.stays || reached.contains(epoch) || reached.contains(&before);
             before = *epoch;
@@ -184,8 +197,10 @@ impl State {
                 return true;
             }
             drops = !drops;
+            dropped.extend(drops.then_some(*epoch));
             !drops
         });
+        self.let_age(dropped.into_iter());
         self.has_dropped = true;
     }
 

@@ -7,10 +7,13 @@
 //! One that does not come back in time loses that, and is told so, as any reader.
 
 use crate::engine::{Engine, Pin};
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, machine};
+use tidemark_control::coordinator::stopped_error;
 use tidemark_state::{Reading, ViewPartition};
 use tidemark_worker::{Pieces, ReadAs, Share};
 
@@ -22,12 +25,31 @@ pub struct Following {
     engine: Engine,
     relation: RelationId,
     name: String,
-    /// What was read last.
+    /// What came last belongs to it.
+    epoch: Epoch,
+    /// Keeps apart what changed since.
     pin: Pin,
     /// What is still to be read of the first epoch.
     stock: Vec<Stock>,
-    /// What changed up to the pinned epoch.
+    /// What changed up to that epoch.
     changes: VecDeque<ChangeBatch>,
+    /// Why nothing comes behind that.
+    end: Option<Error>,
+}
+
+/// Rows with all columns of the relation, hidden ones too, each as often as it goes or comes.
+pub struct Happened {
+    /// They are not there any more.
+    pub gone: RecordBatch,
+    /// They are there.
+    pub come: RecordBatch,
+}
+
+fn rows_that(changes: &ChangeBatch, sign: i64) -> Result<RecordBatch> {
+    let times = |row: &u32| (changes.weight(*row as usize) * sign).max(0) as usize;
+    let rows = (0..changes.num_rows() as u32).flat_map(|row| std::iter::repeat_n(row, times(&row)));
+    let rows = UInt32Array::from(rows.collect::<Vec<_>>());
+    take_record_batch(changes.rows(), &rows).map_err(|e| Error::internal(e.to_string()))
 }
 
 enum Stock {
@@ -56,29 +78,27 @@ impl Stock {
 }
 
 impl Engine {
-    /// Follows a relation that keeps rows, from the newest epoch on, which is `at_least`; with
+    /// Follows a relation that keeps rows, from the newest epoch on at which it can be read; with
     /// `stock` what it has then comes first.
-    pub async fn follow(
-        &self,
-        relation: RelationId,
-        at_least: Epoch,
-        stock: bool,
-    ) -> Result<Following> {
-        let pin = self.pin_when(&[relation], at_least).await?;
+    pub async fn follow(&self, relation: RelationId, stock: bool) -> Result<Following> {
+        let pin = self.pin_when(&[relation], Epoch(0)).await?;
         let catalog = self.catalog();
         let known = catalog.relations.get(&relation);
         let mut following = Following {
             engine: self.clone(),
             relation,
             name: known.map_or_else(String::new, |relation| relation.name.clone()),
+            epoch: pin.epoch(),
             pin,
             stock: Vec::new(),
             changes: VecDeque::new(),
+            end: None,
         };
         if stock {
             let columns = known.map_or(0, |relation| relation.columns.len());
             let columns: Vec<usize> = (0..columns).collect();
-            let answer = self.answer(relation, following.epoch())?;
+            let answer = self.answer(relation, following.epoch)?;
+            following.epoch = answer.at.epoch;
             for share in answer.shares {
                 let stock = Stock::of(share, answer.at, &columns).await?;
                 following.stock.push(stock);
@@ -91,14 +111,22 @@ impl Engine {
 impl Following {
     /// The epoch that what came last belongs to.
     pub fn epoch(&self) -> Epoch {
-        self.pin.epoch()
+        self.epoch
     }
 
-    /// What comes next, with all columns of the relation, hidden ones too; waits for it.
+    /// What comes next; waits for it.
     ///
-    /// Errors: `42P01` when the relation is not there any more, `72000` when what changed is not
-    /// kept any more.
-    pub async fn next(&mut self) -> Result<ChangeBatch> {
+    /// Errors: `42P01` when the relation is not there any more, `55000` when its job has stopped,
+    /// `72000` when what changed is not kept any more.
+    pub async fn next(&mut self) -> Result<Happened> {
+        let changes = self.next_changes().await?;
+        Ok(Happened {
+            gone: rows_that(&changes, -1)?,
+            come: rows_that(&changes, 1)?,
+        })
+    }
+
+    async fn next_changes(&mut self) -> Result<ChangeBatch> {
         loop {
             while let Some(stock) = self.stock.last_mut() {
                 match stock.next().await? {
@@ -117,18 +145,29 @@ impl Following {
 
     /// Waits for the next epoch, and reads what changed.
     async fn go_on(&mut self) -> Result<()> {
-        let since = self.epoch();
-        let relation = [self.relation];
-        let next = self.engine.pin_when(&relation, since.next()).await?;
-        if !self.engine.catalog().relations.contains_key(&self.relation) {
-            return Err(self.is_gone());
+        if let Some(end) = &self.end {
+            return Err(end.clone());
         }
-        let answer = self.engine.answer(self.relation, next.epoch())?;
-        for share in answer.shares {
-            match share {
-                Share::Here(view) => self.changes.push_back(here(view, since, answer.at).await?),
-                Share::There(far) => self.changes.extend(far.changes(since, answer.at).await?),
+        let (since, id) = (self.epoch, self.relation);
+        let next = self.engine.pin_when(&[id], since.next()).await?;
+        let catalog = self.engine.catalog();
+        let relation = catalog.relations.get(&id).ok_or_else(|| self.is_gone())?;
+        let answer = self.engine.answer(id, next.epoch())?;
+        if answer.at.epoch > since {
+            self.epoch = answer.at.epoch;
+            for share in answer.shares {
+                let changes = &mut self.changes;
+                match share {
+                    Share::Here(view) => changes.push_back(here(view, since, answer.at).await?),
+                    Share::There(far) => changes.extend(far.changes(since, answer.at).await?),
+                }
             }
+        }
+        if answer.at.epoch < next.epoch() {
+            // Its job does not run.
+            let stopped = catalog.stopped.get(&id);
+            let why = stopped.map(|stopped| stopped_error(relation, stopped));
+            self.end = Some(why.unwrap_or_else(|| self.is_not_kept()));
         }
         self.pin = next;
         Ok(())
@@ -139,17 +178,19 @@ impl Following {
         Error::user(SqlState::UNDEFINED_TABLE, message)
     }
 
-    fn explained(&self, error: Error) -> Error {
-        match error.state() == SqlState("72000") {
-            true => Error::user(
-                SqlState("72000"),
-                format!("changes of \"{}\" are not kept any more", self.name),
-            )
+    fn is_not_kept(&self) -> Error {
+        let message = format!("changes of \"{}\" are not kept any more", self.name);
+        Error::user(SqlState("72000"), message)
             .with_detail(format!(
                 "What changed after epoch {} was not taken in time, or its job began anew.",
-                self.epoch()
+                self.epoch
             ))
-            .with_hint("Subscribe again. A subscription keeps changes for as long as it says."),
+            .with_hint("Subscribe again. A subscription keeps changes for as long as it says.")
+    }
+
+    fn explained(&self, error: Error) -> Error {
+        match error.state() == SqlState("72000") {
+            true => self.is_not_kept(),
             false => error,
         }
     }

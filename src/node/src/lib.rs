@@ -29,7 +29,7 @@ mod writes;
 
 pub use checkpoints::CheckpointInfo;
 pub use engine::{CatalogChange, Engine, JobStatus, Pin, Services};
-pub use following::Following;
+pub use following::{Following, Happened};
 pub use locks::{TableLock, Writer};
 pub use memory::{MemoryUse, Others};
 pub use tidemark_state::backup;

@@ -7,7 +7,7 @@
 //! is known where a unique key is derived and makes state cheaper.
 
 use crate::order::{CollectCall, Ranking, SortKey, WindowCall};
-use crate::{ColumnWatermark, Expr, Watermark};
+use crate::{ColumnWatermark, Expr, Relation, RelationKind, Watermark};
 use arrow_schema::{DataType, FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use tidemark_common::{RelationId, SplitId};
@@ -397,6 +397,33 @@ pub struct SharedRows {
     /// Which of its rows are the side's; over `columns`. It has a value for every row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Expr>,
+}
+
+impl Relation {
+    /// The key by which joins can look up its rows, on the worker that owns the key's vnode.
+    /// Not of tables that statements write to, which are on the workers of one node where joins are
+    /// on all; nor where values of the key that are equal may look different (`1.0` and `1.00`).
+    pub fn lookup_key(&self) -> Option<Vec<usize>> {
+        let fragments = &self.job.as_ref()?.fragments;
+        let mut nodes = fragments.iter().flat_map(Fragment::nodes);
+        let is_written =
+            self.kind == RelationKind::Table && nodes.any(|node| matches!(node.op, Op::TableRead));
+        let looks_one_way = |c: &usize| {
+            let data_type = self.columns.get(*c).map(|column| &column.data_type);
+            data_type.is_some_and(|t| {
+                use DataType::*;
+                t.is_integer() || matches!(t, Boolean | Utf8 | Date32 | Timestamp(..))
+            })
+        };
+        match &fragments.last()?.root.op {
+            Op::Materialize {
+                key: Some(key),
+                append_only: false,
+                ..
+            } if !is_written && key.iter().all(looks_one_way) => Some(key.clone()),
+            _ => None,
+        }
+    }
 }
 
 fn shares_nothing(shared: &[Option<SharedRows>; 2]) -> bool {

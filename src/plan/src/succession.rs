@@ -17,7 +17,9 @@
 //! What else a query's text names stays what it meant ([`crate::Altered::known_as`]): `*` is the columns
 //! of the old relation.
 
-use crate::{Catalog, Column, Format, JobPlan, Names, Node, Op, Relation, RelationKind};
+use crate::{
+    Catalog, Column, Format, JobPlan, Names, Node, Op, Relation, RelationKind, SharedRows,
+};
 use arrow_schema::Field;
 use std::collections::{BTreeMap, BTreeSet};
 use tidemark_common::{Error, RelationId, Result, SqlState};
@@ -34,6 +36,8 @@ pub struct Successor {
     places: BTreeMap<usize, usize>,
     /// It has them all, in the same places, and no others.
     is_alike: bool,
+    /// The key by which joins can look up the new one's rows.
+    lookup_key: Option<Vec<usize>>,
 }
 
 /// By what they succeed.
@@ -94,6 +98,7 @@ impl Successor {
             names: old.names(),
             places,
             is_alike,
+            lookup_key: new.lookup_key(),
         }
     }
 
@@ -103,17 +108,39 @@ impl Successor {
     }
 }
 
-/// The leaves of a plan that read other relations, to be changed.
-fn taps(job: &mut JobPlan) -> Vec<&mut Op> {
+/// What of a plan names other relations, to be changed: leaves that read them, and joins that look
+/// up their rows.
+fn taps_and_joins(job: &mut JobPlan) -> Vec<&mut Op> {
     let mut open: Vec<&mut Node> = job.fragments.iter_mut().map(|f| &mut f.root).collect();
     let mut found = Vec::new();
     while let Some(node) = open.pop() {
         open.extend(&mut node.inputs);
-        if matches!(node.op, Op::Tap { .. }) {
+        if matches!(node.op, Op::Tap { .. } | Op::Join { .. }) {
             found.push(&mut node.op);
         }
     }
     found
+}
+
+/// The side of a join looks rows up in what succeeds their relation, if that keeps them by the same
+/// key; else the join keeps them itself.
+fn look_up_instead(side: &mut Option<SharedRows>, keys: &[usize], successors: &Successors) {
+    let Some(rows) = side else {
+        return;
+    };
+    let Some(successor) = successors.get(&rows.relation) else {
+        return;
+    };
+    let place = |column: &usize| successor.places.get(column).copied();
+    let columns: Option<Vec<usize>> = rows.columns.iter().map(place).collect();
+    *side = columns.and_then(|columns| {
+        let key: Vec<usize> = keys.iter().map(|k| columns[*k]).collect();
+        (successor.lookup_key.as_ref() == Some(&key)).then(|| SharedRows {
+            relation: successor.id,
+            columns,
+            filter: rows.filter.clone(),
+        })
+    });
 }
 
 impl Relation {
@@ -137,14 +164,27 @@ impl Relation {
         for id in &mut self.depends_on {
             *id = successors.get(id).map_or(*id, |successor| successor.id);
         }
-        for tap in self.job.iter_mut().flat_map(taps) {
-            if let Op::Tap { relation, columns } = tap
-                && let Some(successor) = successors.get(relation)
-            {
-                *relation = successor.id;
-                for column in columns {
-                    *column = successor.places.get(column).copied().unwrap_or(*column);
+        for op in self.job.iter_mut().flat_map(taps_and_joins) {
+            match op {
+                Op::Tap { relation, columns } => {
+                    let Some(successor) = successors.get(relation) else {
+                        continue;
+                    };
+                    *relation = successor.id;
+                    for column in columns {
+                        *column = successor.places.get(column).copied().unwrap_or(*column);
+                    }
                 }
+                Op::Join {
+                    left_keys,
+                    right_keys,
+                    shared: [left, right],
+                    ..
+                } => {
+                    look_up_instead(left, left_keys, successors);
+                    look_up_instead(right, right_keys, successors);
+                }
+                _ => {}
             }
         }
     }

@@ -96,6 +96,8 @@ pub struct ViewPartition {
     summing: AtomicBool,
     /// See [`ViewPartition::keep_apart`].
     apart_from: AtomicU64,
+    /// See [`ViewPartition::begins_at`].
+    began: AtomicU64,
     /// What the next seal has to tell; taken after `base`.
     unsealed: Mutex<Unsealed>,
 }
@@ -264,6 +266,7 @@ impl ViewPartition {
             pending: Mutex::default(),
             summing: AtomicBool::new(false),
             apart_from: AtomicU64::new(u64::MAX),
+            began: AtomicU64::new(0),
             unsealed: Mutex::default(),
         }
     }
@@ -582,12 +585,19 @@ impl ViewPartition {
         })
     }
 
+    /// Its rows come all at once in this epoch, or are those of a checkpoint of it: what changed
+    /// before is not known.
+    pub fn begins_at(&self, epoch: Epoch) {
+        self.began.store(epoch.0, Ordering::Release);
+    }
+
     /// What changed after the epoch `since`, which the caller has pinned, up to `epoch`: the sum.
     /// `72000` if that is not kept any more.
     pub fn changes_since(&self, since: Epoch, epoch: Epoch) -> Result<ChangeBatch> {
         let merged = self.base.read();
         let groups = self.pending.lock().between(since, epoch);
-        match groups.filter(|_| merged.epoch <= since) {
+        let known_from = merged.epoch.0.max(self.began.load(Ordering::Acquire));
+        match groups.filter(|_| known_from <= since.0) {
             Some(groups) => Ok(self.options.sum(&group::changes(&groups))),
             None => Err(snapshot_too_old()),
         }

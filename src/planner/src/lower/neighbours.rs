@@ -6,47 +6,15 @@
 //! ([`SharedRows`]). A filter between the relation and the join goes with the lookup.
 //!
 //! Not shared are rows
-//! * of tables that statements write to: these are on the workers of one node, joins are on all;
-//! * whose key has equal values that look different (`1.0` and `1.00`);
+//! * of relations that keep them otherwise ([`tidemark_plan::Relation::lookup_key`]);
 //! * that a watermark closes, and those whose join counts partners row by row.
 
-use arrow_schema::DataType;
 use std::collections::BTreeMap;
 use tidemark_common::RelationId;
-use tidemark_plan::{
-    BinaryOp, Expr, Fragment, JoinKind, Node, Op, Output, Relation, RelationKind, SharedRows,
-};
+use tidemark_plan::{BinaryOp, Expr, Fragment, JoinKind, Node, Op, Output, SharedRows};
 
-/// The keys by which relations keep their rows where a join by the same key has them.
+/// The keys by which joins can look up the rows of relations.
 pub(super) type Neighbours = BTreeMap<RelationId, Vec<usize>>;
-
-/// The key of such a relation.
-pub(super) fn key_of(relation: &Relation) -> Option<Vec<usize>> {
-    let fragments = &relation.job.as_ref()?.fragments;
-    let mut nodes = fragments.iter().flat_map(Fragment::nodes);
-    let is_written =
-        relation.kind == RelationKind::Table && nodes.any(|node| matches!(node.op, Op::TableRead));
-    match &fragments.last()?.root.op {
-        Op::Materialize {
-            key: Some(key),
-            append_only: false,
-            ..
-        } if !is_written && key.iter().all(|c| looks_one_way(relation, *c)) => Some(key.clone()),
-        _ => None,
-    }
-}
-
-/// Whether values of the column that are equal look the same.
-fn looks_one_way(relation: &Relation, column: usize) -> bool {
-    let column = relation.columns.get(column);
-    column.is_some_and(|column| {
-        column.data_type.is_integer()
-            || matches!(
-                column.data_type,
-                DataType::Boolean | DataType::Utf8 | DataType::Date32 | DataType::Timestamp(..)
-            )
-    })
-}
 
 /// A relation's rows on their way to a join.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 
 use crate::lower::endless::{Sources, kept_for_ever};
 use crate::lower::exprs::{count_columns, is_trivial, remap, size, substitute};
-use crate::lower::neighbours::{Neighbours, key_of, share_rows};
+use crate::lower::neighbours::{Neighbours, share_rows};
 use crate::lower::prune::prune_fragments;
 use crate::lower::recursive::ITERATIONS_MAX;
 use crate::lower::share::share;
@@ -371,7 +371,7 @@ impl Builder {
     /// A relation is read: its watermarks matter.
     pub(super) fn tap(&mut self, relation: &Relation) {
         self.tapped.insert(relation.id, of_relation(relation));
-        if let Some(key) = key_of(relation) {
+        if let Some(key) = relation.lookup_key() {
             self.neighbours.insert(relation.id, key);
         }
         if relation.kind == RelationKind::Source {

@@ -4,14 +4,13 @@
 //! together, and what goes before what comes.
 
 use super::Session;
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::stream::try_unfold;
 use std::sync::Arc;
-use tidemark_changelog::ChangeBatch;
-use tidemark_common::{Epoch, Error, Result, SqlState};
-use tidemark_node::Following;
+use tidemark_common::{Error, Result, SqlState};
+use tidemark_node::{Following, Happened};
 use tidemark_plan::{Privilege, Relation, RelationKind};
 use tidemark_planner::statement::{Copy, Subscribe};
 use tidemark_query::copy::CopyOptions;
@@ -48,8 +47,7 @@ impl Session {
     pub(super) async fn subscribe(&mut self, subscribe: &Subscribe) -> Result<Rows> {
         let relation = self.followed(subscribe)?;
         let engine = &self.server.engine;
-        let decided = engine.decided();
-        let following = engine.follow(relation.id, decided, subscribe.snapshot);
+        let following = engine.follow(relation.id, subscribe.snapshot);
         let (schema, columns) = (schema_of(&relation), relation.visible_positions());
         let state = (following.await?, columns, schema.clone());
         let changes = try_unfold(state, |(mut following, columns, schema)| async move {
@@ -94,29 +92,17 @@ async fn next_rows(
     columns: &[usize],
     schema: &SchemaRef,
 ) -> Result<RecordBatch> {
-    let changes = following.next().await?;
-    shown(&changes, following.epoch(), columns, schema)
-}
-
-/// Changes as rows: those that go first, each as often as it goes or comes.
-fn shown(
-    changes: &ChangeBatch,
-    epoch: Epoch,
-    columns: &[usize],
-    schema: &SchemaRef,
-) -> Result<RecordBatch> {
-    let (mut rows, mut ops) = (Vec::new(), Vec::new());
-    for (op, sign) in [("Delete", -1), ("Insert", 1)] {
-        for row in 0..changes.num_rows() {
-            let times = (changes.weight(row) * sign).max(0) as usize;
-            rows.extend(std::iter::repeat_n(row as u32, times));
-            ops.extend(std::iter::repeat_n(op, times));
-        }
-    }
-    let epochs = Int64Array::from(vec![epoch.0 as i64; rows.len()]);
-    let own: [ArrayRef; 2] = [Arc::new(StringArray::from(ops)), Arc::new(epochs)];
-    let kept = changes.rows().project(columns).map_err(from_arrow)?;
-    let kept = take_record_batch(&kept, &UInt32Array::from(rows)).map_err(from_arrow)?;
-    let columns = kept.columns().iter().cloned().chain(own);
+    let Happened { gone, come } = following.next().await?;
+    let (deleted, inserted) = (gone.num_rows(), come.num_rows());
+    let both = concat_batches(&gone.schema(), [&gone, &come]).map_err(from_arrow)?;
+    let both = both.project(columns).map_err(from_arrow)?;
+    let ops = std::iter::repeat_n("Delete", deleted);
+    let ops = ops.chain(std::iter::repeat_n("Insert", inserted));
+    let epoch = following.epoch().0 as i64;
+    let own: [ArrayRef; 2] = [
+        Arc::new(StringArray::from_iter_values(ops)),
+        Arc::new(Int64Array::from(vec![epoch; deleted + inserted])),
+    ];
+    let columns = both.columns().iter().cloned().chain(own);
     RecordBatch::try_new(schema.clone(), columns.collect()).map_err(from_arrow)
 }

@@ -241,8 +241,12 @@ impl Pending {
         )
     }
 
-    /// The groups after `since` up to `epoch`; `None` if one of the two is within one.
+    /// The groups after `since` up to `epoch`, none if that is before it; `None` if one of the two
+    /// is within one.
     pub(super) fn between(&self, since: Epoch, epoch: Epoch) -> Option<Vec<Arc<Group>>> {
+        if epoch <= since {
+            return Some(Vec::new());
+        }
         let (groups, before) = (self.up_to(epoch)?, self.up_to(since)?.len());
         Some(groups[before..].to_vec())
     }

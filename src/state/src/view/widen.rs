@@ -13,6 +13,7 @@ use super::{Merged, Unsealed, ViewOptions, ViewPartition, batch_of};
 use crate::added::{widened_columns, widened_rows};
 use arrow::datatypes::SchemaRef;
 use std::sync::atomic::Ordering;
+use tidemark_common::Epoch;
 
 /// Rows that are copied at a time.
 const COPIED_ROWS: usize = 8192;
@@ -27,6 +28,7 @@ impl ViewPartition {
         let wide = ViewPartition::new(options);
         let apart_from = self.apart_from.load(Ordering::Acquire);
         wide.apart_from.store(apart_from, Ordering::Release);
+        wide.begins_at(Epoch(self.began.load(Ordering::Acquire)));
         let merged = self.base.read();
         let pending = self.pending.lock();
         let unsealed = self.unsealed.lock();

@@ -251,6 +251,9 @@ impl Worker {
             return;
         };
         job.joined = Some(epoch);
+        if let Some(view) = &job.view {
+            view.begins_at(epoch);
+        }
         let linear = job.relation.job.as_ref().is_some_and(|j| j.is_linear());
         if !job.told.is_empty() && !linear {
             // It is built from what its receiver was told.

@@ -224,6 +224,9 @@ impl Worker {
             });
         }
         if let Some(view) = &actors.view {
+            if let StartMode::Restored(epoch) = start.mode {
+                view.begins_at(epoch);
+            }
             self.around.published.show(id, self.id, view.clone());
         }
         let joined = match start.mode {
