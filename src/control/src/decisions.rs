@@ -28,7 +28,8 @@ pub struct Decisions {
     pub clock: i64,
     /// Where each running source stands at the end of `decided`.
     pub positions: BTreeMap<RelationId, Vec<SplitPosition>>,
-    /// What was decided of splits of each source that brought nothing, in order of split and offset.
+    /// What was decided of splits of each source that brought nothing, in order of split and
+    /// offset.
     pub floors: Arc<Floors>,
     /// What sinks into tables have delivered.
     pub markers: BTreeMap<RelationId, SinkMarker>,

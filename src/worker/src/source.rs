@@ -58,7 +58,7 @@ pub struct Source {
     /// Whether rows have a version.
     versioned: bool,
     late: Lateness,
-    /// What its readers of this barrier tell of floors.
+    /// Floors that were put under its splits and not told yet.
     told: Vec<Floor>,
     /// Where splits begin that were not among the first positions.
     starts: Vec<SplitPosition>,

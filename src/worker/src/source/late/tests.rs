@@ -1,5 +1,5 @@
-//! A split's history of rows and floors, read live, again from the start, in any pieces, and on from
-//! any position: the same rows are late; and so they are for the definition, row by row.
+//! A split's history of rows and floors, read live, again from the start, in any pieces, and on
+//! from any position: the same rows are late; and so they are for the definition, row by row.
 
 use super::*;
 use tidemark_common::random::Random;
