@@ -216,6 +216,8 @@ impl Relation {
         relation.read_instead(successors);
         relation.id = id;
         relation.created_at = None;
+        // It takes over the one that there is when it comes.
+        relation.comment = None;
         if let Some(job) = &mut relation.job {
             job.relation = id;
         }
@@ -403,6 +405,15 @@ fn check_tells_difference(catalog: &Catalog, sink: &Relation) -> Result<(), Refu
                 .into(),
         ));
     }
+    let mut nodes = job.fragments.iter().flat_map(crate::Fragment::nodes);
+    let grows = nodes.any(|n| matches!(n.op, Op::Tap { .. }) && n.properties.append_only);
+    if grows && !job.is_linear() {
+        return Err(Refusal::Not(
+            "Its plan is one for rows that only come, and cannot take back those that the new one \
+             does not have."
+                .into(),
+        ));
+    }
     let is_kept = |id: &RelationId| {
         let relation = catalog.relations.get(id);
         relation.is_some_and(|r| r.is_materialized())
@@ -480,7 +491,24 @@ fn check_job(reader: &Relation, old: &Relation, new: &Relation) -> Result<(), Re
             check_tap(node, columns, old, new)?;
         }
     }
-    Ok(())
+    check_never_null(reader, old, new)
+}
+
+/// A plan may go by columns that are never NULL without reading them: what counts them counts rows.
+fn check_never_null(reader: &Relation, old: &Relation, new: &Relation) -> Result<(), Refusal> {
+    let mut taps = reader.job.iter().flat_map(JobPlan::taps);
+    let is_lost = |column: &&Column| {
+        let found = find(new, &column.name).map(|(_, c)| c);
+        !column.nullable && found.is_none_or(|c| c.nullable || !is_of_type(c, column))
+    };
+    let mut columns = old.visible().map(|(_, column)| column);
+    match columns.find(is_lost) {
+        Some(column) if taps.any(|(id, _)| id == old.id) => Err(Refusal::Not(format!(
+            "Its plan may go by column \"{}\", which is never NULL in the old one.",
+            column.name
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn check_tap(

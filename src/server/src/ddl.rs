@@ -176,6 +176,9 @@ impl Session {
         }
         check_reads(&catalog, self.user(), &planned.reads)?;
         let mut planned = planned;
+        if let Some(old) = replaced.and_then(|id| catalog.relations.get(&id)) {
+            planned.relation.owner.clone_from(&old.owner);
+        }
         if let K::CreateSource(c) | K::CreateTable(c) = &statement.kind {
             mark_varchar(&mut planned.relation.columns, &c.columns);
             tidemark_query::dml::check_defaults(&planned.relation.columns)?;

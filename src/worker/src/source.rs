@@ -172,6 +172,11 @@ impl Source {
         self.starts = starts.to_vec();
     }
 
+    /// Where splits begin that came since the reader began.
+    pub fn starts(&self) -> &[SplitPosition] {
+        &self.starts
+    }
+
     /// This reader reads what another one has counted already.
     pub fn set_uncounted(&mut self) {
         self.counted = false;
@@ -498,6 +503,7 @@ impl Source {
         let known = self.reader.positions();
         let mut new = self.share_of(splits);
         new.retain(|p| !known.iter().any(|k| k.split == p.split));
+        self.starts.extend(new.iter().cloned());
         self.begin_splits(&new)
     }
 

@@ -601,6 +601,22 @@ impl Proposed<'_> {
         Err(has_dependents(name, detail))
     }
 
+    /// The catalog with what is being created at the same time; what is replaced rests on what
+    /// takes its place, as will all that rests on it.
+    fn with_all_new(&self) -> Catalog {
+        let mut catalog = Catalog::clone(self.catalog);
+        for new in self.creating.values() {
+            let relations = catalog.relations.entry(new.relation.id);
+            relations.or_insert_with(|| Arc::new(new.relation.clone()));
+        }
+        for (id, new) in &self.creating {
+            if let Some(old) = new.replaces.and_then(|id| catalog.relations.get_mut(&id)) {
+                Arc::make_mut(old).depends_on.push(*id);
+            }
+        }
+        catalog
+    }
+
     /// A sink into a table does not read, by whatever way, what it writes.
     fn check_cycle(&self, sink: &Relation) -> Result<()> {
         let Some(into) = sink.into_table() else {
@@ -608,13 +624,7 @@ impl Proposed<'_> {
         };
         let reads = sink.depends_on.iter().copied();
         let reads: Vec<RelationId> = reads.filter(|id| *id != into.table).collect();
-        // Sinks that are being created at the same time count.
-        let mut catalog = Catalog::clone(&self.catalog);
-        for new in self.creating.values() {
-            let relations = catalog.relations.entry(new.relation.id);
-            relations.or_insert_with(|| Arc::new(new.relation.clone()));
-        }
-        match catalog.rests_on(&reads, into.table) {
+        match self.with_all_new().rests_on(&reads, into.table) {
             false => Ok(()),
             true => {
                 let message = format!("sink \"{}\" would read what it writes", sink.name);
@@ -683,7 +693,8 @@ impl Proposed<'_> {
             let message = format!("\"{name}\" is a {kind}, not a {}", new.kind.name());
             return Err(Error::user(SqlState::WRONG_OBJECT_TYPE, message));
         }
-        if new.depends_on.contains(&old.id) {
+        let reads = &new.depends_on;
+        if reads.contains(&old.id) || self.with_all_new().rests_on(reads, old.id) {
             let message = format!("{kind} \"{name}\" would read itself");
             return Err(Error::user(INVALID_DEFINITION, message)
                 .with_hint("Rename the one that there is, and read it by its new name."));

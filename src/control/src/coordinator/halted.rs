@@ -526,7 +526,8 @@ impl Coordinator {
                 .collect(),
             ..StartJob::of(relation.clone())
         };
-        self.resuming(job, Reading::from(from), false);
+        // One that is built from what was told has nothing to do with its state of then.
+        self.resuming(job, Reading::from(from), !linear);
         Ok(())
     }
 

@@ -103,7 +103,14 @@ impl Coordinator {
         self.check_free_to_follow(&all)?;
         for id in all.iter().chain([&old.id]) {
             if let Some(halt) = self.halted.get(id) {
-                return Err(stopped_error(&catalog.relations[id], &halt.stopped));
+                let relation = &catalog.relations[id];
+                if halt.stopped.held && self.creating.contains_key(id) {
+                    let (kind, name) = (relation.kind.name(), &relation.name);
+                    let message = format!("{kind} \"{name}\" is about to go on");
+                    let error = Error::user(SqlState("55006"), message);
+                    return Err(error.with_hint("Run it again in a moment."));
+                }
+                return Err(stopped_error(relation, &halt.stopped));
             }
         }
         let mut pairs = Pairs::from([(old.id, relation.id)]);

@@ -117,9 +117,12 @@ impl Coordinator {
         };
         let known = self.decisions.floors.get(&source);
         let known = known.map_or(&[][..], Vec::as_slice);
+        // They are in the order of splits.
         let has_room = |p: &&&SplitPosition| {
-            let of_split = known.iter().filter(|f| f.split == p.split);
-            of_split.filter(|f| f.offset != p.next_offset).count() < FLOORS_MAX
+            let from = known.partition_point(|f| f.split < p.split);
+            let to = known.partition_point(|f| f.split <= p.split);
+            let of_split = &known[from..to];
+            of_split.len() < FLOORS_MAX || of_split.iter().any(|f| f.offset == p.next_offset)
         };
         let below = idle.iter().filter(|p| p.event_time_micros < Some(least));
         let floor = |p: &&SplitPosition| Floor {

@@ -10,6 +10,7 @@
 //! ends: whether the reader stands there is for it to find out.
 
 use super::Node;
+use futures::future::join_all;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -39,11 +40,17 @@ pub(super) async fn look_for_idle(node: Weak<Node>) {
         });
         let sources: Vec<_> = sources.collect();
         watched.retain(|id, _| sources.iter().any(|(source, _)| source.id == *id));
-        for (source, timeout) in sources {
-            let seen = watched.entry(source.id).or_default();
-            if seen.is_due(timeout) && !look(&node, &source, seen, timeout).await {
-                return;
-            }
+        for (source, _) in &sources {
+            watched.entry(source.id).or_default();
+        }
+        // One whose broker does not answer holds up no other.
+        let looks = watched.iter_mut().filter_map(|(id, seen)| {
+            let (source, timeout) = sources.iter().find(|(source, _)| source.id == *id)?;
+            let is_due = seen.is_due(*timeout);
+            is_due.then(|| look(&node, source, seen, *timeout))
+        });
+        if join_all(looks).await.contains(&false) {
+            return;
         }
         drop((node, catalog, positions));
         machine::sleep(match watched.is_empty() {
@@ -65,19 +72,25 @@ async fn look(node: &Node, source: &Arc<Relation>, seen: &mut Watched, timeout: 
     let (connector, ends, earliest) = match machine::blocking(answer).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
-            tracing::debug!(source = %source.name, %error, "ends of splits are not known");
+            // Its settings may be others by now.
+            seen.connector = None;
+            if !std::mem::replace(&mut seen.is_told, true) {
+                tracing::warn!(source = %source.name, %error, "ends of splits are not known, so \
+                    that none counts as idle");
+            }
             return true;
         }
         Err(_) => return false,
     };
-    seen.connector = Some(connector);
-    let quiet = seen
-        .quiet
-        .answer(machine::now(), &ends, ask_interval(timeout));
+    (seen.connector, seen.is_told) = (Some(connector), false);
+    let interval = ask_interval(timeout);
+    let gap_max = (interval + interval / 4).min(timeout / 2);
+    let quiet = seen.quiet.answer(machine::now(), &ends, gap_max);
     let positions = node.readers.positions();
     let stands = positions.get(&source.id).map_or(&[][..], Vec::as_slice);
     let splits = idle(&quiet, stands, &ends, timeout);
-    if splits.is_empty() && earliest.is_empty() {
+    let was_idle = std::mem::replace(&mut seen.is_idle, !splits.is_empty());
+    if splits.is_empty() && !was_idle && earliest.is_empty() {
         return true;
     }
     let relation = source.id;
@@ -96,6 +109,10 @@ struct Watched {
     connector: Option<Arc<dyn SourceConnector>>,
     asked: Option<Instant>,
     quiet: Quiet,
+    /// That its broker does not answer is logged.
+    is_told: bool,
+    /// The last word was that some split is idle.
+    is_idle: bool,
 }
 
 impl Watched {
@@ -138,16 +155,16 @@ struct Quiet {
 }
 
 impl Quiet {
-    /// What an answer makes of it, where one is expected so often.
+    /// What an answer makes of it; of the time since the last one no more counts than this.
     fn answer(
         &mut self,
         now: Instant,
         ends: &[SplitPosition],
-        interval: Duration,
+        gap_max: Duration,
     ) -> BTreeMap<SplitId, (i64, Duration)> {
         let since = self.answered.map(|before| now.duration_since(before));
         // What is longer is an outage, or a pause of our own.
-        let since = since.unwrap_or_default().min(2 * interval);
+        let since = since.unwrap_or_default().min(gap_max);
         let before = std::mem::take(&mut self.ends);
         let quiet = |end: &SplitPosition| match before.get(&end.split) {
             Some((offset, quiet)) if *offset == end.next_offset => *quiet + since,
@@ -170,7 +187,8 @@ fn idle(
 ) -> Vec<(SplitId, i64)> {
     let is_idle = |p: &&SplitPosition| {
         let same_topic = |e: &SplitPosition| e.split == p.split && e.topic_id == p.topic_id;
-        let is_quiet = |(end, time): &(i64, Duration)| p.next_offset >= *end && *time >= timeout;
+        // Whoever stands behind the end has read what came after the answer.
+        let is_quiet = |(end, time): &(i64, Duration)| p.next_offset == *end && *time >= timeout;
         ends.iter().any(same_topic) && quiet.get(&p.split).is_some_and(is_quiet)
     };
     let idle = stands.iter().filter(is_idle);
@@ -200,7 +218,7 @@ mod tests {
         let (mut quiet, timeout) = (Quiet::default(), Duration::from_secs(3));
         let mut after = |seconds: u32, ends: &[SplitPosition], stands: &[SplitPosition]| {
             now += second * seconds;
-            let quiet = quiet.answer(now, ends, second);
+            let quiet = quiet.answer(now, ends, 2 * second);
             idle(&quiet, stands, ends, timeout)
         };
         let ends = [at(0, 5), at(1, 7)];
@@ -213,7 +231,7 @@ mod tests {
         // One gets a row; the other stays idle.
         let grown = [at(0, 6), at(1, 7)];
         assert_eq!(after(1, &grown, &grown), [(1, 7)]);
-        // An outage, or a pause of our own, is two intervals long at most.
+        // An outage, or a pause of our own, counts for little.
         assert_eq!(after(3600, &grown, &grown), [(1, 7)]);
         assert_eq!(after(1, &grown, &grown), [(0, 6), (1, 7)]);
         // Another topic under the name.

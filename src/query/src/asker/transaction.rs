@@ -28,7 +28,7 @@ use std::sync::{Arc, Weak};
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_node::engine::Pin;
 use tidemark_node::{Engine, NewKeys, WriteGuard, Writer, check_write_bytes};
-use tidemark_plan::RelationKind;
+use tidemark_plan::{Catalog, RelationKind};
 use tidemark_planner::statement::{Statement, StatementKind};
 
 /// One write of a block.
@@ -76,6 +76,8 @@ pub struct Writes {
 pub struct Block {
     /// The epoch of its first read.
     pub pin: Option<Arc<Pin>>,
+    /// What there was then.
+    known: Option<Arc<Catalog>>,
     writes: Writes,
     read_only: bool,
     savepoints: Vec<Savepoint>,
@@ -160,14 +162,33 @@ pub fn is_rollback_to(statement: &Statement) -> bool {
     )
 }
 
+/// `40001` if one of these relations took the place of another since a block began to read: rows of
+/// both would be seen side by side.
+fn check_same(known: &Catalog, now: &Catalog, reads: &[RelationId]) -> Result<()> {
+    let new = reads.iter().filter(|id| !known.relations.contains_key(id));
+    for relation in new.filter_map(|id| now.relations.get(id)) {
+        let mut before = known.relations.values();
+        if before.any(|r| r.schema_name == relation.schema_name && r.name == relation.name) {
+            let message = format!("relation \"{}\" was replaced meanwhile", relation.name);
+            let error = Error::user(SqlState("40001"), message);
+            return Err(error.with_hint("Run the transaction again."));
+        }
+    }
+    Ok(())
+}
+
 impl Asker {
     /// The epoch that a read of these relations sees: the block's, or the newest that includes this
     /// session's writes. A block's is that of its first read of any; what is named later and is not
     /// so far is waited for.
     pub(crate) async fn read_pin(&mut self, reads: &[RelationId]) -> Result<Arc<Pin>> {
+        let catalog = self.catalog();
         if let Some(block) = self.transaction.block()
             && let Some(pin) = &block.pin
         {
+            if let Some(known) = &block.known {
+                check_same(known, &catalog, reads)?;
+            }
             let complete = self.commons.engine.wait_complete(reads, pin.epoch());
             complete.await?;
             return Ok(pin.clone());
@@ -176,6 +197,7 @@ impl Asker {
         let pin = Arc::new(self.commons.engine.pin_when(reads, at_least).await?);
         if let Some(block) = self.transaction.block().filter(|_| !reads.is_empty()) {
             block.pin = Some(pin.clone());
+            block.known = Some(catalog);
         }
         Ok(pin)
     }
@@ -215,6 +237,7 @@ impl Asker {
         let read_only = read_only || self.settings.is_on("default_transaction_read_only");
         self.transaction = Transaction::Open(Box::new(Block {
             pin: None,
+            known: None,
             writes: Writes::default(),
             read_only,
             savepoints: Vec::new(),

@@ -318,6 +318,7 @@ impl Worker {
         let end = self.join_positions.get(&(upstream, barrier.epoch)).cloned();
         let reader = self.jobs.get(&upstream).and_then(Job::reader);
         let floors = reader.map(Source::floors).unwrap_or_default();
+        let starts = reader.map(|reader| reader.starts().to_vec());
         let (readers, mergeable) = (self.around.readers.clone(), self.around.readers.mergeable());
         let batch_rows = self.reading.batch_rows_max;
         let Some(job) = self.jobs.get_mut(&tapping).filter(|j| {
@@ -372,6 +373,7 @@ impl Worker {
             }
         } else if let TapState::CatchUp(catch_up) = state {
             let end = end.unwrap_or_default();
+            catch_up.source.set_starts(&starts.unwrap_or_default());
             catch_up.source.learn_floors(&floors);
             match catch_up.source.limit(&end) {
                 Ok(()) => catch_up.end = Some((end, barrier)),
