@@ -14,8 +14,8 @@
 //!   back, and what depends on when rows came cannot be made again: both are refused.
 //! * A plain view and an index have no rows of their own. They name columns, and go over.
 //!
-//! What else a query's text names stays what it meant ([`crate::Altered::known_as`]): `*` is the columns
-//! of the old relation.
+//! What else a query's text names stays what it meant ([`crate::Altered::known_as`]): `*` is the
+//! columns of the old relation.
 
 use crate::{
     Catalog, Column, Format, JobPlan, Names, Node, Op, Relation, RelationKind, SharedRows,
@@ -292,8 +292,9 @@ impl Catalog {
 
 /// What follows when `new` takes the place of `old`.
 ///
-/// Errors: `42P17` for what would read itself, `2BP01` for a column that is gone or another, `0A000`
-/// for what cannot be made again, or relies on what the new one does not keep; each names who.
+/// Errors: `42P17` for what would read itself, `2BP01` for a column that is gone or another,
+/// `0A000` for what cannot be made again, or relies on what the new one does not keep; each names
+/// who.
 pub fn follow(
     catalog: &Catalog,
     old: &Relation,

@@ -151,8 +151,8 @@ impl Coordinator {
         self.proposed().accept(changes, cascade)
     }
 
-    /// Whether a relation may be created, in place of `replaces`, whose place `followers` leave with
-    /// it, or beside all others.
+    /// Whether a relation may be created, in place of `replaces`, whose place `followers` leave
+    /// with it, or beside all others.
     pub(super) fn check_create(
         &self,
         relation: &Relation,

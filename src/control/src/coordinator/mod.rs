@@ -36,8 +36,9 @@
 //! The parts: [`epochs`] (barriers, cuts, how far each job is), [`rhythm`] (how long an epoch is),
 //! [`unread`] (writes that wait), [`watermarks`] (what sources promise), [`jobs`] (creating,
 //! dropping, stopping), [`ddl`] (what may be logged of the catalog), [`altering`] (tables that get
-//! columns), [`succession`] (OR REPLACE with what depends on it), [`halted`] (jobs that do not run, and resuming them), [`answers`] (what is read of
-//! those), [`checkpoints`], [`recovery`] and [`replay`].
+//! columns), [`succession`] (OR REPLACE with what depends on it), [`halted`] (jobs that do not run,
+//! and resuming them), [`answers`] (what is read of those), [`checkpoints`], [`recovery`] and
+//! [`replay`].
 
 mod altering;
 mod answers;

@@ -1,9 +1,8 @@
 //! OR REPLACE of a relation on which jobs rest: they go with it.
 //!
 //! ```text
-//! v' is made ---> the views over it are made ---> the sinks ---> a manifest has ---> Succeed ---> the sinks
-//!  (hidden)        (hidden, each when what         are held       what they have      (logged)    go on
-//!                   it reads is there)             back           told of
+//! v' is made -> what reads it is made -> the sinks are -> a manifest has -> Succeed -> the sinks
+//!  (hidden)      (hidden, in order)       held back       what they told     (logged)   go on
 //! ```
 //!
 //! **Law.** Until `Succeed` is logged the old relations are all there is: they are read and kept up
@@ -14,8 +13,8 @@
 //!
 //! **Sinks** have told their receivers what the old relations had. They are halted as if they were
 //! held back, when everything else is there; what they read is kept with that ([`super::answers`]),
-//! under the numbers of the new relations as well. When a committed manifest has it, `Succeed` makes
-//! their plans read the new ones, and they are resumed: they tell the difference, once
+//! under the numbers of the new relations as well. When a committed manifest has it, `Succeed`
+//! makes their plans read the new ones, and they are resumed: they tell the difference, once
 //! ([`super::halted`]). A crash before that finds them held back over the old ones, and after it
 //! over the new ones; either way the next start resumes them.
 //!
