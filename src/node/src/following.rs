@@ -1,7 +1,7 @@
 //! A relation's rows and then their changes, as they happen: what SUBSCRIBE sends.
 //!
-//! **Law.** The rows as of the first epoch and the changes of all later ones, summed, are at the end
-//! of each epoch the relation as of that epoch. Epochs may come several at a time, as one.
+//! **Law.** The rows as of the first epoch and the changes of all later ones, summed, are at the
+//! end of each epoch the relation as of that epoch. Epochs may come several at a time, as one.
 //!
 //! Who follows has pinned the epoch that was read last, so that what changed since is kept apart.
 //! One that does not come back in time loses that, and is told so, as any reader.

@@ -127,15 +127,15 @@ pub enum Literal {
 impl Expr {
     /// Whether the expression has a value for every row: columns, constants, comparisons and logic.
     pub fn is_infallible(&self) -> bool {
-        use BinaryOp::*;
         match self {
             Expr::Column(_) | Expr::Literal(_) => true,
-            Expr::Binary {
-                op:
-                    Eq | NotEq | Lt | LtEq | Gt | GtEq | And | Or | IsDistinctFrom | IsNotDistinctFrom,
-                left,
-                right,
-            } => left.is_infallible() && right.is_infallible(),
+            Expr::Binary { op, left, right } => {
+                // Arithmetic overflows and divides by zero. Comparisons and logic
+                // have a value for all values of their operands' types, so that
+                // what is made of them fails only where an operand does: casts,
+                // functions and arithmetic below them are found out there.
+                op.has_a_value() && left.is_infallible() && right.is_infallible()
+            }
             Expr::Not(e)
             | Expr::IsNull(e)
             | Expr::IsNotNull(e)
@@ -261,5 +261,14 @@ impl Expr {
             Expr::Cast { expr, .. } => f(expr),
             Expr::Call { args, .. } => args.iter().for_each(f),
         }
+    }
+}
+
+impl BinaryOp {
+    /// Whether it has a value for all values of its operands' types: comparisons and logic do.
+    fn has_a_value(self) -> bool {
+        use BinaryOp::*;
+        let compares = matches!(self, Eq | NotEq | Lt | LtEq | Gt | GtEq);
+        compares || matches!(self, And | Or | IsDistinctFrom | IsNotDistinctFrom)
     }
 }

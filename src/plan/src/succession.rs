@@ -431,16 +431,34 @@ fn check_tells_difference(catalog: &Catalog, sink: &Relation) -> Result<(), Refu
 
 /// Whether `reader`, which reads `old`, can read `new` instead.
 fn check_fits(reader: &Relation, old: &Relation, new: &Relation) -> Result<(), Refusal> {
+    if reader.kind != RelationKind::Index && reader.depends_on.contains(&old.id) {
+        let named = named_by(reader, old);
+        let places = named.iter().filter_map(|c| Some(find(new, &c.name)?.0));
+        if !places.is_sorted() {
+            return Err(Refusal::Column(
+                "It names the columns of the old one, which the new one has in another order."
+                    .into(),
+            ));
+        }
+    }
     match reader.kind {
         // It names what reads it, and reads what it did.
         RelationKind::View | RelationKind::Index if !reader.depends_on.contains(&old.id) => Ok(()),
         RelationKind::View => {
-            let missing = old.visible().find(|(_, c)| !has(new, c));
-            missing.map_or(Ok(()), |(_, c)| Err(column_lost(new, c)))
+            let missing = named_by(reader, old).into_iter().find(|c| !has(new, c));
+            missing.map_or(Ok(()), |c| Err(column_lost(new, c)))
         }
         RelationKind::Index => check_index(reader, new),
         _ => check_job(reader, old, new),
     }
+}
+
+/// The columns of `old` that the text of `reader` can name.
+fn named_by<'a>(reader: &Relation, old: &'a Relation) -> Vec<&'a Column> {
+    let known = reader.altered.known_as.get(&old.id);
+    let is_known = |at: usize| known.is_none_or(|known| known.iter().any(|(_, k)| *k == at));
+    let named = old.visible().filter(|(at, _)| is_known(*at));
+    named.map(|(_, column)| column).collect()
 }
 
 fn find<'a>(relation: &'a Relation, name: &str) -> Option<(usize, &'a Column)> {

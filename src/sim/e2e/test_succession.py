@@ -188,7 +188,7 @@ def test_what_fails_leaves_nothing(own_server):
         ("SELECT id, g, x FROM t", "2BP01", "w depends on it. It names column \"factor\""),
         ("SELECT id, g, x::INT AS x, 1 AS factor FROM t", "2BP01", "x"),
         ("SELECT id, g, x - 7 AS x, 1 AS factor FROM t", "22012", "strict"),
-        ("SELECT id, g, x, n::INT AS factor FROM w JOIN t USING (g)", "42P17", "v"),
+        ("SELECT t.id, g, t.x, n::INT AS factor FROM w JOIN t USING (g)", "42P17", "v"),
     ]:
         statement = f"CREATE OR REPLACE MATERIALIZED VIEW v AS {statement}"
         error = own_server.error(statement)

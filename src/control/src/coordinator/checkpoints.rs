@@ -359,6 +359,7 @@ impl Coordinator {
         if !self.flushes.is_empty()
             || !self.creating.is_empty()
             || !self.successions.is_empty()
+            || !self.going_on.is_empty()
             || self.shutdown.is_some()
         {
             self.retained.wanted = true;

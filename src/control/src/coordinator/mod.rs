@@ -150,6 +150,8 @@ pub struct Coordinator {
     /// Relations that are being replaced with all that rests on them, by the number of the first
     /// new one.
     successions: BTreeMap<RelationId, Succession>,
+    /// Replacements that are done but for these sinks, which are about to go on.
+    going_on: Vec<(RequestId, BTreeSet<RelationId>)>,
     /// Last complete answers that are being stored.
     answers: BTreeSet<(RelationId, Epoch)>,
     /// Resumes that wait for the end of the job.

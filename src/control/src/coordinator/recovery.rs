@@ -378,6 +378,7 @@ impl Coordinator {
             ending: BTreeMap::new(),
             altering: BTreeMap::new(),
             successions: BTreeMap::new(),
+            going_on: Vec::new(),
             answers: BTreeSet::new(),
             waiting: Vec::new(),
             checkpoint: None,

@@ -172,6 +172,7 @@ impl Coordinator {
 
     /// A checkpoint was committed: what can be done by now for each of them.
     pub(super) fn advance_successions(&mut self) -> Result<()> {
+        self.tell_gone_on();
         let all: Vec<RelationId> = self.successions.keys().copied().collect();
         for first in all {
             if let Err(error) = self.begin_followers(first) {
@@ -331,11 +332,24 @@ impl Coordinator {
         let old: Vec<RelationId> = succession.pairs.into_keys().collect();
         self.drop_relations(&old)?;
         self.retained.changed = true;
-        for sink in succession.sinks {
-            self.resume(sink, None)?;
+        for sink in &succession.sinks {
+            self.resume(*sink, None)?;
         }
-        self.done(Some(succession.request));
+        self.going_on.push((succession.request, succession.sinks));
+        self.tell_gone_on();
         Ok(())
+    }
+
+    /// Answers replacements whose sinks are not about to go on any more: they do, or cannot.
+    fn tell_gone_on(&mut self) {
+        let (creating, mut gone) = (&self.creating, Vec::new());
+        self.going_on.retain_mut(|(request, sinks)| {
+            sinks.retain(|sink| creating.contains_key(sink));
+            gone.extend(sinks.is_empty().then_some(*request));
+            !sinks.is_empty()
+        });
+        gone.into_iter()
+            .for_each(|request| self.done(Some(request)));
     }
 
     /// Nothing comes of it: the old ones stay.

@@ -10,19 +10,17 @@
 //! * *keyed*: of the row only its key is needed (the right side of most semi and anti joins); the
 //!   key's own id and total are the row. Table: key -> `_weight`.
 //!
-//! A *shared* side is one of the last two, without a table: see `shared`.
-//!
-//! A side that forgets by a watermark keeps a multiset. Links are stored as id + 1, so that 0,
-//! which new slots hold, is the end of a chain.
+//! A *shared* side (see `shared`) is one of the last two, without a table; one that forgets by a
+//! watermark is a multiset. Links are stored as id + 1: 0, as in new slots, ends a chain.
 
 mod closing;
 mod shared;
 
+use shared::Loaded;
 pub(super) use shared::Lookup;
 
 use arrow::array::*;
 use arrow::datatypes::*;
-use shared::Loaded;
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};

@@ -1,4 +1,4 @@
-//! SUBSCRIBE: a relation's rows, and then their changes as they happen, until the client has enough.
+//! SUBSCRIBE: a relation's rows, and then their changes as they happen, until the client ends it.
 //!
 //! Each row has its columns, what happened to it (`op`), and the epoch; those of an epoch come
 //! together, and what goes before what comes.

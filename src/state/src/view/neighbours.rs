@@ -1,5 +1,5 @@
-//! What the relations of one worker hold, for joins on the same worker that would otherwise keep the
-//! same rows by the same key once more.
+//! What the relations of one worker hold, for joins on the same worker that would otherwise keep
+//! the same rows by the same key once more.
 
 use super::ViewPartition;
 use parking_lot::RwLock;
