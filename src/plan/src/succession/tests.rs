@@ -144,7 +144,7 @@ fn each_is_made_behind_what_it_reads_by_the_columns_of_the_same_names() {
     let y = reader(9, "y", &v, &[2, 0]);
     let x = reader(4, "x", &y, &[1]);
     let all = catalog(&[&t, &v, &x, &y]);
-    let followers = follow_from(&all, &v, &new(&["c", "new", "a"])).unwrap();
+    let followers = follow_from(&all, &v, &new(&["new", "a", "c"])).unwrap();
     let made: Vec<(u32, u32)> = followers
         .made
         .iter()
@@ -153,7 +153,7 @@ fn each_is_made_behind_what_it_reads_by_the_columns_of_the_same_names() {
     assert_eq!(made, [(9, 109), (4, 104)]);
     let (y, x) = (&followers.made[0].relation, &followers.made[1].relation);
     let taps = |r: &Relation| r.job.as_ref().unwrap().taps();
-    assert_eq!(taps(y), [(RelationId(50), vec![0, 2])]);
+    assert_eq!(taps(y), [(RelationId(50), vec![2, 1])]);
     assert_eq!(taps(x), [(RelationId(109), vec![1])]);
     assert_eq!(
         (y.depends_on.as_slice(), x.depends_on.as_slice()),
@@ -163,7 +163,7 @@ fn each_is_made_behind_what_it_reads_by_the_columns_of_the_same_names() {
     // What the text of y says of v it says of the columns that v had.
     assert_eq!(
         y.altered.known_as[&RelationId(50)],
-        [("a".to_string(), 2), ("c".to_string(), 0)]
+        [("a".to_string(), 1), ("c".to_string(), 2)]
     );
     assert!(x.altered.is_nothing());
 }
@@ -200,6 +200,8 @@ fn a_column_that_is_read_is_there_and_of_its_type() {
         detail.contains("\"b\", which is of another type"),
         "{detail}"
     );
+    let (_, detail) = refusal(&y, &v, &new(&["c", "b", "a"]));
+    assert!(detail.contains("in another order"), "{detail}");
     // What is not read may be whatever it is.
     other.columns[0].data_type = DataType::Utf8View;
     other.columns[1].data_type = DataType::Int64;

@@ -40,7 +40,8 @@ fn relation_changes(rows: &[(Kept, i64)]) -> ChangeBatch {
     let w = rows.iter().map(|((_, w), _)| Some(*w));
     columns.push(Arc::new(w.collect::<Int64Array>()));
     let rows = RecordBatch::try_new(relation_schema(), columns).unwrap();
-    ChangeBatch::new(rows, batch.weights().unwrap().to_vec())
+    let weights = (0..rows.num_rows()).map(|row| batch.weight(row));
+    ChangeBatch::new(rows, weights.collect())
 }
 
 impl Relation {
@@ -222,7 +223,9 @@ fn run(case: Case, shared: [bool; 2], seed: u64) {
         neighbours.set(relation.id(), Some(relation.view.clone()));
         sides[relation.port] = Some(relation.shared());
     }
-    let counts_from = Epoch(random.below_u64(5));
+    // It is promoted when it has passed this epoch, and counts from one that has not begun then.
+    let promoted_at = Epoch(random.below_u64(5));
+    let mut counts_from = None;
     let mut join = case.join_of(sides.clone(), &neighbours);
     let (mut out, mut durable) = (Sum::default(), [Durable::default()]);
     let mut history = History {
@@ -235,9 +238,11 @@ fn run(case: Case, shared: [bool; 2], seed: u64) {
     };
     let mut passed = Epoch(0);
     while passed < Epoch(40) {
-        let is_promoted = passed.next() >= counts_from;
+        if passed >= promoted_at && counts_from.is_none() {
+            counts_from = Some(history.newest.next());
+        }
         for relation in &history.relations {
-            relation.view.keep_apart(is_promoted.then_some(passed));
+            relation.view.keep_apart(counts_from.and(Some(passed)));
         }
         match history.random.below(3) {
             0 if history.waiting.len() < 4 => {
@@ -261,7 +266,7 @@ fn run(case: Case, shared: [bool; 2], seed: u64) {
             out.rows, expected,
             "{case:?} {shared:?}, seed {seed}, epoch {passed}"
         );
-        if passed < counts_from {
+        if counts_from.is_none_or(|from| passed < from) {
             continue;
         }
         join.passed(passed);
