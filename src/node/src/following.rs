@@ -7,8 +7,8 @@
 //! One that does not come back in time loses that, and is told so, as any reader.
 
 use crate::engine::{Engine, Pin};
-use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
+use crate::sinks::rows_that;
+use arrow::array::RecordBatch;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
@@ -43,13 +43,6 @@ pub struct Happened {
     pub gone: RecordBatch,
     /// They are there.
     pub come: RecordBatch,
-}
-
-fn rows_that(changes: &ChangeBatch, sign: i64) -> Result<RecordBatch> {
-    let times = |row: &u32| (changes.weight(*row as usize) * sign).max(0) as usize;
-    let rows = (0..changes.num_rows() as u32).flat_map(|row| std::iter::repeat_n(row, times(&row)));
-    let rows = UInt32Array::from(rows.collect::<Vec<_>>());
-    take_record_batch(changes.rows(), &rows).map_err(|e| Error::internal(e.to_string()))
 }
 
 enum Stock {
@@ -121,8 +114,8 @@ impl Following {
     pub async fn next(&mut self) -> Result<Happened> {
         let changes = self.next_changes().await?;
         Ok(Happened {
-            gone: rows_that(&changes, -1)?,
-            come: rows_that(&changes, 1)?,
+            gone: rows_that(&changes, -1),
+            come: rows_that(&changes, 1),
         })
     }
 

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use table::TableSink;
+pub(crate) use table::rows_that;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{Refusal, SinkWriter};
 use tidemark_common::{Backoff, Epoch, Error, ErrorKind, Result, Signal, TableId, machine};

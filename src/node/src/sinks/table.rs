@@ -235,7 +235,7 @@ fn is_refused(error: &Error) -> bool {
 }
 
 /// The rows that come, or those that go, each as often as it does.
-fn rows_that(changes: &ChangeBatch, sign: i64) -> RecordBatch {
+pub(crate) fn rows_that(changes: &ChangeBatch, sign: i64) -> RecordBatch {
     let times = |row: &u32| (changes.weight(*row as usize) * sign).max(0) as usize;
     let rows = 0..changes.num_rows() as u32;
     let rows = rows.flat_map(|row| std::iter::repeat_n(row, times(&row)));
