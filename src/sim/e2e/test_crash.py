@@ -226,8 +226,7 @@ def test_killed_again_and_again_while_it_starts(own_server):
     own_server.run("CREATE TABLE t (id BIGINT PRIMARY KEY, s TEXT);\nCREATE MATERIALIZED VIEW v AS SELECT count(*) AS c FROM t;\n"
                    "INSERT INTO t SELECT n, repeat('x', 100) FROM generate_series(1, 200000) AS g(n);\nFLUSH;\nINSERT INTO t VALUES (0, 'last');")
     own_server.kill()
-    # After six deaths at one place a job waits for 40 seconds, after more of them for longer.
-    for pause in [0.03, 0.06, 0.1] * 2:
+    for pause in [0.03, 0.06, 0.1] * 4:
         own_server.start(workers=2, wait=False)
         time.sleep(pause)
         own_server.kill()

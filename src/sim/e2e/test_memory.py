@@ -309,7 +309,8 @@ def test_large_values_stop_no_job_and_stay_within_the_limit(own_server):
                 connection.execute(text)
             assert raised.value.sqlstate in {"53200", "54000", "57014"}, (what, raised.value)
             if raised.value.sqlstate == "57014":
-                eventually(lambda: is_quiet(own_server), timeout=3)
+                time.sleep(0.2)
+                assert is_quiet(own_server), what
             assert resident(own_server, "VmHWM") < 600 * MB, what
             assert stopped_jobs(own_server) == [], what
         forget_peak(own_server)
@@ -331,8 +332,12 @@ def test_a_long_step_ends_when_it_is_told(server, what):
             connection.execute(LONG_STEPS[what])
         assert raised.value.sqlstate == "57014", raised.value
         assert time.monotonic() - begun < 1
-        # A copy of a value of hundreds of megabytes is not interrupted, and new memory can be slow.
-        eventually(lambda: is_quiet(server), timeout=3)
+        if what in ("md5", "sha256"):
+            # Before the digest, which ends when it is told (a unit test), its value of 200 MB is copied, which does not.
+            eventually(lambda: is_quiet(server), timeout=3)
+            return
+        time.sleep(0.2)
+        assert is_quiet(server)
 
 
 def test_a_value_is_inside_the_memory_of_its_query(server):

@@ -96,3 +96,24 @@ fn built_in(args: &ScalarFunctionArgs, inner: fn() -> Arc<ScalarUDF>) -> Result<
     args.args[0] = result(&args, bytes)?;
     inner().invoke_with_args(args)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn a_digest_ends_behind_the_stretch_in_which_it_is_told() {
+        let (stop, mut seen) = (Arc::new(AtomicBool::new(false)), 0);
+        let bytes = vec![0; 5 * STRETCH];
+        let told = stop.clone();
+        let update = |part: &[u8]| {
+            seen += part.len();
+            told.store(seen == 2 * STRETCH, Ordering::Relaxed);
+        };
+        let ended = tidemark_common::interruptible(stop, || read(&bytes, update));
+        let message = ended.unwrap_err().to_string();
+        assert!(message.contains("canceling statement"), "{message}");
+        assert_eq!(seen, 2 * STRETCH);
+    }
+}
