@@ -12,7 +12,7 @@
 //! | decorrelate_predicate_subquery | EXISTS and IN are semi joins, negated anti joins |
 //! | scalar_subquery_to_join | a correlated aggregate is a left join with it |
 //! | decorrelate_lateral_join | the same for LATERAL |
-//! | extract_equijoin_predicate | only tells `a.x = b.y` apart in a join's condition |
+//! | extract_equijoin_predicate | only tells `a.x = b.y` apart in a join's condition ([`EquiJoins`]) |
 //! | eliminate_cross_join | a filter over a product is a join ([`CrossJoins`]) |
 //! | eliminate_duplicated_expr | grouping twice by one expression is grouping once |
 //! | eliminate_filter | WHERE true, WHERE false |
@@ -38,7 +38,7 @@ mod written_order;
 pub use written_order::may_fail;
 
 use crate::bind::{Registry, table_key};
-use crate::coerce::{SessionZone, Stop, analyzer_rules};
+use crate::coerce::{Context, SessionZone, Stop, analyzer_rules, embedded_in};
 use crate::error::external;
 use crate::fold::fold_plan;
 use crate::lower::temporal;
@@ -68,7 +68,7 @@ fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(o::decorrelate_predicate_subquery::DecorrelatePredicateSubquery::new()),
         Arc::new(o::scalar_subquery_to_join::ScalarSubqueryToJoin::new()),
         Arc::new(o::decorrelate_lateral_join::DecorrelateLateralJoin::new()),
-        Arc::new(o::extract_equijoin_predicate::ExtractEquijoinPredicate::new()),
+        Arc::new(EquiJoins::default()),
         Arc::new(o::eliminate_duplicated_expr::EliminateDuplicatedExpr::new()),
         Arc::new(o::eliminate_filter::EliminateFilter::new()),
         Arc::new(CrossJoins::default()),
@@ -114,6 +114,38 @@ impl OptimizerRule for CrossJoins {
             self.0.rewrite(plan, config)
         } else {
             Ok(Transformed::no(plan))
+        }
+    }
+}
+
+/// DataFusion's rule that finds the equalities in a join's condition. To a join in which NULL equals
+/// NULL it would add `=`, for which that is not so: there they stay conditions.
+#[derive(Debug, Default)]
+struct EquiJoins(datafusion_optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate);
+
+impl OptimizerRule for EquiJoins {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.0.apply_order()
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        config: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
+        match &plan {
+            LogicalPlan::Join(join) if join.null_equality == NullEquality::NullEqualsNull => {
+                Ok(Transformed::no(plan))
+            }
+            _ => self.0.rewrite(plan, config),
         }
     }
 }
@@ -475,9 +507,12 @@ fn compared_to_each(expr: Expr) -> Transformed<Expr> {
 /// beyond measure.
 pub fn ad_hoc_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let (joins, filters) = (CrossJoins::default(), PushedFilters::default());
+    let equalities = EquiJoins::default();
     let sound = |rule: Arc<dyn OptimizerRule + Send + Sync>| {
         if rule.name() == joins.name() {
             vec![Arc::new(CrossJoins::default()) as _]
+        } else if rule.name() == equalities.name() {
+            vec![Arc::new(EquiJoins::default()) as _]
         } else if rule.name() == filters.name() {
             written_order::around(Arc::new(PushedFilters::default())).into()
         } else {
@@ -623,60 +658,4 @@ fn volatile(name: &str) -> Error {
         "function {name}() is volatile and cannot be used in a streaming query"
     ))
     .with_hint(hint)
-}
-
-/// Where an `IN (subquery)` stands in a filter.
-#[derive(Clone, Copy, PartialEq)]
-enum Context {
-    /// Under nothing but AND: a top-level conjunct, where `NOT IN` becomes a null-aware join.
-    Conjunction,
-    /// Under AND and OR: its NULL counts as false in the end.
-    Positive,
-    /// Anywhere else: NULL and false differ.
-    Exact,
-}
-
-/// DataFusion marks matches of an embedded `IN` by two-valued logic, which is right where NULL ends
-/// as false, and nowhere else.
-fn embedded_in(expr: &Expr, context: Context) -> Result<()> {
-    match expr {
-        Expr::BinaryExpr(b) if b.op == Operator::And => {
-            embedded_in(&b.left, context)?;
-            embedded_in(&b.right, context)
-        }
-        Expr::BinaryExpr(b) if b.op == Operator::Or => {
-            let inner = if context == Context::Conjunction {
-                Context::Positive
-            } else {
-                context
-            };
-            embedded_in(&b.left, inner)?;
-            embedded_in(&b.right, inner)
-        }
-        Expr::Alias(a) => embedded_in(&a.expr, context),
-        Expr::Not(inner)
-            if context == Context::Conjunction
-                && matches!(inner.as_ref(), Expr::InSubquery(_) | Expr::Exists(_)) =>
-        {
-            Ok(())
-        }
-        Expr::InSubquery(i)
-            if context == Context::Conjunction || context == Context::Positive && !i.negated =>
-        {
-            Ok(())
-        }
-        Expr::InSubquery(_) => Err(external(
-            Error::unsupported(
-                "NOT IN (subquery) inside of OR, NOT or another expression is not supported",
-            )
-            .with_hint("Use NOT EXISTS, or move it to the top level of WHERE."),
-        )),
-        Expr::Exists(_) => Ok(()),
-        other => {
-            other.apply_children(|child| {
-                embedded_in(child, Context::Exact).map(|()| TreeNodeRecursion::Continue)
-            })?;
-            Ok(())
-        }
-    }
 }

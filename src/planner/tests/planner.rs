@@ -99,6 +99,10 @@ fn functions() -> Functions {
         stand_in("as_is", any(), same),
         stand_in("sort_key", any(), |_| DataType::Binary),
         stand_in("one_nan", any(), same),
+        stand_in("only_element", any(), |types| match &types[0] {
+            DataType::List(element) => element.data_type().clone(),
+            other => other.clone(),
+        }),
         stand_in("range_key", any(), |_| DataType::Float64),
         stand_in("interval_bytes", any(), |_| DataType::Binary),
         stand_in("date_trunc", any(), |types| types[1].clone()),

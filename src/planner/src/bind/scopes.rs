@@ -96,8 +96,6 @@ struct Scope {
     absent: BTreeSet<String>,
     /// Those of them whose rows are values, as a function gives them: their names mean these.
     values: BTreeSet<String>,
-    /// Whether it is all of a query's FROM.
-    complete: bool,
 }
 
 impl Scope {
@@ -320,7 +318,6 @@ impl<'a> Scopes<'a> {
             from = self.tables(table, from)?;
         }
         let merges = std::mem::replace(&mut self.merges, around);
-        from.complete = true;
         self.scopes.push(from);
         let of_one =
             |item: &ast::SelectItem| matches!(item, ast::SelectItem::QualifiedWildcard(..));

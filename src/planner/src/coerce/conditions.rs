@@ -96,7 +96,10 @@ fn is_guarded(expr: &Expr) -> Result<bool> {
 }
 
 /// An aggregate of columns, in place of one of subqueries.
-fn computed_below(node: LogicalPlan, named: &mut usize) -> Result<Transformed<LogicalPlan>> {
+pub(super) fn computed_below(
+    node: LogicalPlan,
+    named: &mut usize,
+) -> Result<Transformed<LogicalPlan>> {
     let input = node.inputs()[0].clone();
     let names = NamePreserver::new(&node);
     let mut computed = Vec::new();

@@ -8,7 +8,7 @@
 //!    and `ALL` of subqueries become counts and extremes where their NULL matters; [`lateral`]:
 //!    lists of the columns before them are unnested beside these;
 //!    [`in_subquery`]: `IN (subquery)` becomes EXISTS where DataFusion's join for it would answer
-//!    differently;
+//!    differently; [`decorrelate`]: what these refuse is joined by the values that it refers to;
 //! 2. [`literals`]: integer constants are `integer` when they fit, numeric ones have no negative
 //!    scale; with it [`unions`]: floats and numerics unite as floats; [`late`]: arithmetic with
 //!    what was a numeric while all integers were `bigint` is resolved;
@@ -43,6 +43,7 @@ mod collect;
 mod conditions;
 mod constants;
 mod correlated;
+mod decorrelate;
 mod derived;
 mod extremes;
 mod filtered;
@@ -67,6 +68,7 @@ mod resolve;
 mod separable;
 mod sideways;
 mod single_row;
+mod subqueries;
 mod text_calls;
 mod texts;
 mod timed;
@@ -79,12 +81,13 @@ pub(crate) use calls::Calls;
 pub use looked_up::KeyOf;
 pub(crate) use numerics::{DISTINCT, DOUBLE, KEEP, MERGED, NEGATE, NOT_DISTINCT};
 pub(crate) use recursive::MARK;
+pub(crate) use subqueries::{Context, embedded_in};
 pub use typing::type_of;
 pub use zones::SessionZone;
 
 use crate::error::external;
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::planner::ExprPlanner;
@@ -93,6 +96,7 @@ use datafusion_expr::{Expr, LogicalPlan};
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion_optimizer::{AnalyzerRule, OptimizerConfig, OptimizerRule};
 use std::sync::Arc;
+use subqueries::{Fallback, Subqueries};
 
 /// An error when nobody waits for the plan any more: a rule may take long for one expression, and
 /// may pass over the error of a type that cannot be told.
@@ -183,7 +187,13 @@ pub(crate) fn analyzer_rules(calls: &Calls, key_of: KeyOf, read_once: bool) -> R
     ];
     let mut rules: Rules = vec![
         Arc::new(extremes::Extremes),
-        Arc::new(Subqueries(stopped(subqueries))),
+        Arc::new(Subqueries {
+            rules: stopped(subqueries),
+            fallback: Some(Fallback {
+                calls: calls.clone(),
+                maintained: !read_once,
+            }),
+        }),
         literals(true),
         Arc::new(Operators(calls.clone())),
         Arc::new(texts::Texts),
@@ -197,7 +207,10 @@ pub(crate) fn analyzer_rules(calls: &Calls, key_of: KeyOf, read_once: bool) -> R
         Arc::new(nulls::Nulls),
         Arc::new(filtered::Filtered),
         Arc::new(zones::Zones(calls.clone())),
-        Arc::new(Subqueries(stopped(vec![Arc::new(correlated::Correlated)]))),
+        Arc::new(Subqueries {
+            rules: stopped(vec![Arc::new(correlated::Correlated)]),
+            fallback: None,
+        }),
     ];
     if read_once {
         rules.push(Arc::new(timed::Timed(calls.clone())));
@@ -209,39 +222,6 @@ pub(crate) fn analyzer_rules(calls: &Calls, key_of: KeyOf, read_once: bool) -> R
 fn stopped(rules: Rules) -> Rules {
     let stop = |rule| [Arc::new(Stop) as Arc<dyn AnalyzerRule + Send + Sync>, rule];
     rules.into_iter().flat_map(stop).collect()
-}
-
-/// The rules that have nothing to do without a subquery: one look spares most statements all of
-/// them.
-#[derive(Debug)]
-struct Subqueries(Rules);
-
-impl AnalyzerRule for Subqueries {
-    fn name(&self) -> &str {
-        "subqueries"
-    }
-
-    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
-        let mut found = false;
-        plan.apply(|node| {
-            found |= matches!(node, LogicalPlan::Subquery(_));
-            node.apply_expressions(|e| {
-                found |= apart::has_subquery(e)?;
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-            Ok(match found {
-                true => TreeNodeRecursion::Stop,
-                false => TreeNodeRecursion::Continue,
-            })
-        })?;
-        match found {
-            true => self
-                .0
-                .iter()
-                .try_fold(plan, |plan, rule| rule.analyze(plan, config)),
-            false => Ok(plan),
-        }
-    }
 }
 
 /// The types of operands, and what operators, casts and CASE are with these.

@@ -193,7 +193,7 @@ fn place(limit: &Limit) -> Result<Option<Option<i64>>> {
 
 /// Whether a plan has one row at most: an aggregate of all that there is, constants, or the first
 /// of others.
-fn is_one(plan: &LogicalPlan) -> bool {
+pub(super) fn is_one(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Projection(_)
         | LogicalPlan::SubqueryAlias(_)

@@ -192,8 +192,13 @@ async fn come_to_rest(
     }
     check_deliveries(common)?;
     for session in sessions {
-        if !session.read().await {
-            return Err("there is no answer in all this calm".into());
+        // The work may begin anew with a node that is back: a read that this cuts off is asked again.
+        while !session.read().await {
+            if root.time() > deadline {
+                return Err("there is no answer in all this calm".into());
+            }
+            chaos.start_until_open().await?;
+            machine::sleep(Duration::from_millis(200)).await;
         }
     }
     Ok(())

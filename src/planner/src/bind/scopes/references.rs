@@ -6,8 +6,6 @@
 //! gets a name that no column has, with all references to it; it takes a second rewriting of the
 //! statement to know in time, as its FROM comes before what is inside.
 //!
-//! DataFusion decorrelates a subquery from the query right around it only.
-//!
 //! A column that the innermost `t` does not have is no column of another `t` further out.
 //!
 //! Elements of `ARRAY[..]` are planned by DataFusion without the queries around; arguments of a
@@ -28,14 +26,13 @@ impl Scopes<'_> {
     /// Rewrites a qualified name.
     ///
     /// Errors: `42P01` for a table that no FROM around has, `42702` for a column of which it has
-    /// two, `42703` for one that it does not have, `0A000` for a table of a query further out than
-    /// the one around.
+    /// two, `42703` for one that it does not have.
     pub(super) fn reference(&mut self, parts: &mut Vec<Ident>) -> Result<()> {
         let [.., table, column] = parts.as_slice() else {
             return Ok(());
         };
         let (name, column_name) = (fold(table.clone()), fold(column.clone()));
-        let (mut inside, mut queries) = (false, 0);
+        let mut inside = false;
         for (i, scope) in self.scopes.iter().enumerate().rev() {
             let inner = i + 1 < self.scopes.len();
             if let Some((_, outputs)) = scope.tables.iter().find(|(table, _)| *table == name) {
@@ -50,9 +47,6 @@ impl Scopes<'_> {
                     }
                     _ => {}
                 }
-                if queries > 1 {
-                    return Err(too_far(&name, &column_name));
-                }
                 if scope.renamed.contains(&name) {
                     *parts = vec![quoted(&hidden(&name, 0)), column.clone()];
                 } else if inside {
@@ -60,7 +54,6 @@ impl Scopes<'_> {
                 }
                 return Ok(());
             }
-            queries += usize::from(scope.complete);
             match &scope.columns {
                 Some(columns) => inside |= columns.iter().any(|c| c.name == name),
                 None => return Ok(()),
@@ -131,13 +124,6 @@ impl Scope {
     fn shows(&self, table: &str) -> bool {
         self.tables.iter().any(|(name, _)| name == table)
     }
-}
-
-fn too_far(table: &str, column: &str) -> Error {
-    Error::unsupported(format!(
-        "a subquery that refers to {table}.{column}, which is further out than the query around it"
-    ))
-    .with_hint("Join the relations, or let the query in between pass the column on.")
 }
 
 fn unknown(table: &str, column: &str) -> Error {
