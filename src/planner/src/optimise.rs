@@ -12,7 +12,7 @@
 //! | decorrelate_predicate_subquery | EXISTS and IN are semi joins, negated anti joins |
 //! | scalar_subquery_to_join | a correlated aggregate is a left join with it |
 //! | decorrelate_lateral_join | the same for LATERAL |
-//! | extract_equijoin_predicate | only tells `a.x = b.y` apart in a join's condition ([`EquiJoins`]) |
+//! | extract_equijoin_predicate | tells `a.x = b.y` apart in a join's condition ([`EquiJoins`]) |
 //! | eliminate_cross_join | a filter over a product is a join ([`CrossJoins`]) |
 //! | eliminate_duplicated_expr | grouping twice by one expression is grouping once |
 //! | eliminate_filter | WHERE true, WHERE false |
@@ -118,8 +118,8 @@ impl OptimizerRule for CrossJoins {
     }
 }
 
-/// DataFusion's rule that finds the equalities in a join's condition. To a join in which NULL equals
-/// NULL it would add `=`, for which that is not so: there they stay conditions.
+/// DataFusion's rule that finds the equalities in a join's condition. To a join in which NULL
+/// equals NULL it would add `=`, for which that is not so: there they stay conditions.
 #[derive(Debug, Default)]
 struct EquiJoins(datafusion_optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate);
 

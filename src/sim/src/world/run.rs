@@ -192,7 +192,7 @@ async fn come_to_rest(
     }
     check_deliveries(common)?;
     for session in sessions {
-        // The work may begin anew with a node that is back: a read that this cuts off is asked again.
+        // The work may begin anew with a node that is back: what this cuts off is asked again.
         while !session.read().await {
             if root.time() > deadline {
                 return Err("there is no answer in all this calm".into());

@@ -28,7 +28,8 @@
 //! x op ALL (S)            NOT (x negated-op ANY (S))
 //! ```
 //!
-//! A subquery in the ON of an outer join is one in a LATERAL table, which has the rows that meet it.
+//! A subquery in the ON of an outer join is one in a LATERAL table, which has the rows that meet
+//! it.
 //!
 //! The query outside is read twice, so it must have the same rows both times. What a subquery
 //! refers to may be several queries further out: from the outermost one inwards, each takes the
