@@ -212,7 +212,10 @@ def test_broker_restart(kafka, own_server, unique):
     kafka.start()
     eventually(lambda: kafka.topics(), 30)
     world.produce(300)
-    world.verify(60)
+    try:
+        world.verify(60)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; {own_server.query('SHOW JOBS')}") from error
 
 
 def states(server):

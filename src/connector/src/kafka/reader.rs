@@ -49,8 +49,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 /// need a moment to know its own end.
 const SHORT_PARTITION_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a partition that an error was reported of may be silent until a new client takes over,
-/// and how long that one is given.
+/// How long a partition that an error was reported of, or whose broker was away, may be silent
+/// until a new client takes over, and how long that one is given.
 const REOPEN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a client that could fetch more ahead goes on as it is.
 const GROW_PATIENCE: Duration = Duration::from_secs(60);
@@ -63,9 +63,23 @@ struct Split {
     end: Option<(i64, Instant)>,
     /// What the broker answered instead of records, and since when, until it is read again.
     trouble: Option<(String, Instant)>,
+    /// Since when nothing has come of it after its broker was away, or did not give it: mostly the
+    /// client goes on by itself, and now and then it does not.
+    doubted: Option<Instant>,
 }
 
 impl Split {
+    fn be_doubted(&mut self) {
+        self.doubted.get_or_insert_with(Instant::now);
+    }
+
+    /// For how long it has given nothing, where that may not be as it should.
+    fn silent(&self) -> Duration {
+        let troubled = self.trouble.as_ref().map(|(_, since)| *since);
+        let since = troubled.into_iter().chain(self.doubted).min();
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     fn is_at_limit(&self) -> bool {
         self.position.next_offset >= self.limit
     }
@@ -230,6 +244,7 @@ impl KafkaReader {
             outcome?;
             (self.check, self.watch, self.watched) = (None, None, Instant::now());
             self.consumer().context().reached();
+            self.splits.iter_mut().for_each(Split::be_doubted);
             if let Some(error) = self.otherwise.take() {
                 return Err(error);
             }
@@ -345,7 +360,7 @@ impl KafkaReader {
                 Some(Next::End(offset)) => {
                     split.pass_gap(offset.min(split.limit));
                     split.end = Some((offset, Instant::now()));
-                    split.trouble = None;
+                    (split.trouble, split.doubted) = (None, None);
                 }
                 Some(Next::Failed(..)) if records > 0 => break,
                 Some(Next::Failed(error, text)) => failure = Some((error, text)),
@@ -357,7 +372,7 @@ impl KafkaReader {
         }
         split.position.records += records as u64;
         if records > 0 {
-            split.trouble = None;
+            (split.trouble, split.doubted) = (None, None);
             let last = split.position.next_offset - 1;
             let epoch = split.queue.leader_epoch_of(last);
             if (0..split.position.newest_epoch).contains(&epoch) {
@@ -425,9 +440,9 @@ impl KafkaReader {
     /// Lets a new client take over where the old one gets nothing from a broker that answers:
     /// after some answers a client asks no more, or not for minutes.
     fn reopen_if_stuck(&mut self) -> Result<()> {
-        let is_stuck = self
-            .troubled()
-            .is_some_and(|(.., silent)| silent > REOPEN_PATIENCE)
+        let mut read = self.splits.iter().filter(|split| !split.is_at_limit());
+        let is_silent = read.any(|split| split.silent() > REOPEN_PATIENCE);
+        let is_stuck = is_silent
             && self.opened.elapsed() > REOPEN_PATIENCE
             && self.consumer().context().unreachable().is_none();
         match is_stuck {
@@ -531,6 +546,7 @@ impl KafkaReader {
             | RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH
             | RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE => {
                 tracing::warn!(target: "kafka", "{place}: {text}; the client tries again");
+                self.splits[i].be_doubted();
                 Ok(())
             }
             RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
@@ -708,6 +724,7 @@ impl SourceReader for KafkaReader {
                 queue,
                 end: None,
                 trouble: None,
+                doubted: None,
             });
         }
         self.share.set_partitions(self.splits.len());
