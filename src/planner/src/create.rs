@@ -215,6 +215,16 @@ impl Planner {
             )
             .at(position));
         }
+        if create.append_only && kind == RelationKind::Table && !key.is_empty() {
+            return Err(Error::unsupported(
+                "a PRIMARY KEY of an APPEND ONLY table over a connector is not supported",
+            )
+            .at(position)
+            .with_hint(
+                "Leave out APPEND ONLY, and write ON CONFLICT IGNORE if the first row of a key is \
+                 to stay; or leave out the key.",
+            ));
+        }
         let watermark = watermark_of(&create, &columns)?;
         if let Some(watermark) = &watermark
             && generated.iter().any(|(at, _)| *at == watermark.column)
@@ -380,7 +390,7 @@ impl Planner {
             exprs.push(bound.alias(format!("generated {}", field.name())));
         }
         let plan = scan.project(exprs).and_then(|b| b.build()).map_err(fail)?;
-        let plan = analyze(plan, &self.registry, &self.zone)
+        let plan = analyze(plan, &self.registry, &self.zone, false)
             .and_then(|plan| refuse(&plan).map(|()| plan))
             .and_then(|plan| fold_plan(plan, &self.registry))
             .map_err(fail)?;
@@ -567,7 +577,14 @@ fn conflict_of(create: &CreateRelation, key: &[usize]) -> Result<Conflict> {
             "ON CONFLICT needs a primary key",
         )
         .at(create.name.position.max(1))),
+        Some(Conflict::Overwrite) if create.append_only => Err(Error::user(
+            SqlState("42P16"),
+            "rows of an APPEND ONLY table are not overwritten",
+        )
+        .at(create.name.position.max(1))
+        .with_hint("The first row of a key stays: leave ON CONFLICT out, or write IGNORE.")),
         Some(conflict) => Ok(conflict),
+        None if create.append_only && !key.is_empty() => Ok(Conflict::Ignore),
         None => Ok(Conflict::Overwrite),
     }
 }

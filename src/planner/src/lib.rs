@@ -52,7 +52,7 @@ use tidemark_plan::{Catalog, Relation};
 
 pub use aggregates::aggregates;
 pub use bind::{UNNAMED, check_collation, output_names};
-pub use coerce::{KeyOf, SessionZone, rewrite_up, type_of};
+pub use coerce::{Decorrelated, KeyOf, SessionZone, rewrite_up, type_of};
 pub use datafusion_sql::sqlparser;
 pub use error::{from_datafusion, from_planning};
 pub use limits::check as check_limits;

@@ -38,7 +38,7 @@ mod written_order;
 pub use written_order::may_fail;
 
 use crate::bind::{Registry, table_key};
-use crate::coerce::{Context, SessionZone, Stop, analyzer_rules, embedded_in};
+use crate::coerce::{Context, Decorrelated, SessionZone, Stop, analyzer_rules, embedded_in};
 use crate::error::external;
 use crate::fold::fold_plan;
 use crate::lower::temporal;
@@ -543,9 +543,18 @@ fn stopping(
 
 /// Inserts every type coercion, and the time zone that the plan is made in. Errors: types that do
 /// not fit.
-pub(crate) fn analyze(plan: LogicalPlan, registry: &Registry, zone: &str) -> Result<LogicalPlan> {
+/// `decorrelated`: all that is correlated is joined by what it refers to.
+pub(crate) fn analyze(
+    plan: LogicalPlan,
+    registry: &Registry,
+    zone: &str,
+    decorrelated: bool,
+) -> Result<LogicalPlan> {
     let mut options = registry.options().clone();
     options.extensions.insert(SessionZone(zone.to_string()));
+    if decorrelated {
+        options.extensions.insert(Decorrelated);
+    }
     Analyzer::with_rules(analyzer_rules(registry.calls(), table_key, false)).execute_and_check(
         plan,
         &options,

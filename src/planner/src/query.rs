@@ -88,6 +88,7 @@ impl Planner {
         query: &Query,
         positions: &Positions,
         maintained: bool,
+        decorrelated: bool,
     ) -> Result<Bound> {
         let provider = self.provider();
         let mut query = query.clone();
@@ -126,7 +127,8 @@ impl Planner {
             (_, Some(body)) => output_names(&body, &columns),
             _ => columns,
         };
-        let plan = analyze(plan, &self.registry, &self.zone).map_err(|e| to_error(e, positions))?;
+        let plan = analyze(plan, &self.registry, &self.zone, decorrelated)
+            .map_err(|e| to_error(e, positions))?;
         if maintained {
             storable(&plan).map_err(|e| to_error(e, positions))?;
         }
@@ -145,18 +147,26 @@ impl Planner {
     /// The stream of a query, its columns named and in stored types. All that is refused in it is
     /// told at once.
     fn stream(&self, id: RelationId, written: Written<'_>) -> Result<(Builder, Streamed)> {
-        let plan = |query: &Query| -> Result<(Builder, Streamed)> {
+        let planned = |query: &Query, decorrelated: bool| -> Result<(Builder, Streamed)> {
             let mut builder = Builder::new(id);
             if let Some(iterations_max) = written.iterations_max {
                 builder.iterations_max = iterations_max;
             }
-            let streamed = self.lowered(&mut builder, Written { query, ..written })?;
+            let written = Written { query, ..written };
+            let streamed = self.lowered(&mut builder, written, decorrelated)?;
             if written.iterations_max.is_some() && !builder.is_recursive {
                 let message = "option \"max_iterations\" needs a recursive query";
                 return Err(Error::user(SqlState::INVALID_PARAMETER, message)
                     .with_hint("It bounds WITH RECURSIVE."));
             }
             Ok((builder, streamed))
+        };
+        // What has no better plan has one in which all subqueries are joins.
+        let plan = |query: &Query| {
+            planned(query, false).or_else(|first| {
+                tidemark_common::check_interrupt()?;
+                planned(query, true).map_err(|_| first)
+            })
         };
         let Written {
             query, positions, ..
@@ -169,7 +179,12 @@ impl Planner {
         })
     }
 
-    fn lowered(&self, builder: &mut Builder, written: Written<'_>) -> Result<Streamed> {
+    fn lowered(
+        &self,
+        builder: &mut Builder,
+        written: Written<'_>,
+        decorrelated: bool,
+    ) -> Result<Streamed> {
         let Written {
             query,
             columns,
@@ -183,7 +198,7 @@ impl Planner {
             sql_types,
             relations,
             reads,
-        } = self.bind(query, positions, true)?;
+        } = self.bind(query, positions, true, decorrelated)?;
         let names = renamed(names, columns)?;
         let types = schema_of(plan.schema());
         let plan = refuse(&plan)
@@ -286,7 +301,7 @@ impl Planner {
             sql_types,
             relations,
             reads,
-        } = self.bind(&view.query, &statement.positions, false)?;
+        } = self.bind(&view.query, &statement.positions, false, false)?;
         let names = renamed(names, &view.columns)?;
         let schema = schema_of(plan.schema());
         let fields = schema

@@ -29,6 +29,7 @@ mod items;
 mod join;
 mod references;
 mod sets;
+mod sorted;
 mod ties;
 
 use super::Provider;
@@ -99,6 +100,24 @@ struct Scope {
 }
 
 impl Scope {
+    /// The columns of one of its tables, each by the table's name, where they have names of their
+    /// own.
+    fn columns_of(&self, table: &str) -> Option<Vec<ast::SelectItem>> {
+        if self.renamed.contains(table) || self.values.contains(table) {
+            return None;
+        }
+        let mut tables = self.tables.iter().filter(|(name, _)| name == table);
+        let (Some((_, Some(columns))), None) = (tables.next(), tables.next()) else {
+            return None;
+        };
+        let names: BTreeSet<&String> = columns.iter().map(|c| &c.name).collect();
+        let item = |column: &Output| {
+            let parts = vec![quoted(table), quoted(&column.name)];
+            ast::SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts))
+        };
+        (names.len() == columns.len()).then(|| columns.iter().map(item).collect())
+    }
+
     /// Nothing yet.
     fn empty() -> Scope {
         Scope {
@@ -247,8 +266,13 @@ impl<'a> Scopes<'a> {
             }
         }
         self.is_value = is_value;
+        let is_sorted =
+            query.fetch.as_ref().is_none_or(|f| !f.with_ties) && sorted::is_wanted(query);
         let outputs = self.body(&mut query.body, query.order_by.as_mut())?;
         self.is_value = false;
+        if let Some(outputs) = outputs.as_deref().filter(|_| is_sorted) {
+            sorted::rewrite(query, outputs)?;
+        }
         ties::rewrite(query, outputs.as_deref(), self.maintained)?;
         self.withs.pop();
         Ok(outputs)

@@ -110,8 +110,15 @@ fn renamed(
                 .build()?;
             return Ok(Transformed::yes(LogicalPlan::TableScan(scan)));
         }
+        let gives_columns = matches!(
+            node,
+            LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_)
+        );
         let node = node.map_expressions(|expr| {
-            expr.transform_up(|e| {
+            // What is above knows `max(l.a)` by this name.
+            let is_named = matches!(expr, Expr::Column(_) | Expr::Alias(_));
+            let name = (gives_columns && !is_named).then(|| expr.schema_name().to_string());
+            let done = expr.transform_up(|e| {
                 Ok(match e {
                     Expr::Column(mut column) if column.relation.as_ref() == Some(table) => {
                         column.relation = Some(other.clone());
@@ -119,6 +126,10 @@ fn renamed(
                     }
                     e => Transformed::no(e),
                 })
+            })?;
+            Ok(match name.filter(|_| done.transformed) {
+                Some(name) => done.update_data(|e| e.alias(name)),
+                None => done,
             })
         })?;
         Ok(Transformed::yes(node.data.recompute_schema()?))

@@ -81,6 +81,7 @@ pub(crate) use calls::Calls;
 pub use looked_up::KeyOf;
 pub(crate) use numerics::{DISTINCT, DOUBLE, KEEP, MERGED, NEGATE, NOT_DISTINCT};
 pub(crate) use recursive::MARK;
+pub use subqueries::Decorrelated;
 pub(crate) use subqueries::{Context, embedded_in};
 pub use typing::type_of;
 pub use zones::SessionZone;

@@ -10,14 +10,15 @@ use super::ordered::Ordered;
 use super::separable::is_equality;
 
 use crate::error::external;
-use datafusion_common::config::ConfigOptions;
+use datafusion_common::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion_common::{DataFusionError, Result};
+use datafusion_common::{Result, not_impl_err};
 use datafusion_expr::logical_plan::Subquery;
 use datafusion_expr::utils::{merge_schema, split_conjunction};
 use datafusion_expr::{Expr, LogicalPlan, Operator};
 use datafusion_optimizer::AnalyzerRule;
-use tidemark_common::{Error, SqlState};
+use std::any::Any;
+use tidemark_common::Error;
 
 /// The rules, as one.
 #[derive(Debug)]
@@ -47,22 +48,63 @@ impl AnalyzerRule for Subqueries {
         let Some(Fallback { calls, maintained }) = &self.fallback else {
             return self.rules(plan, config);
         };
-        let known = self.rules(plan.clone(), config);
-        let is_answered = match &known {
-            Ok(plan) => is_answered(plan, *maintained)?,
-            Err(e) => !is_unsupported(e),
+        let forced = config.extensions.get::<Decorrelated>().is_some();
+        let known = match forced {
+            true => Err(external(Error::unsupported("a subquery"))),
+            false => self.rules(plan.clone(), config),
         };
-        if is_answered {
+        if let Ok(plan) = &known
+            && is_answered(plan, *maintained)?
+        {
             return known;
         }
+        super::wanted()?;
         let joined = Ordered
             .analyze(plan, config)
             .and_then(|plan| decorrelated(plan, calls, *maintained))
             .and_then(|plan| self.rules(plan, config));
         match joined {
-            Err(e) if is_unsupported(&e) => known,
+            Err(_) if !forced => known,
             joined => joined,
         }
+    }
+}
+
+/// Among DataFusion's options: all that is correlated is decorrelated at once, since planning with
+/// better plans has failed.
+#[derive(Clone, Debug)]
+pub struct Decorrelated;
+
+impl Decorrelated {
+    /// Whether it may help to plan this again with it: it has subqueries.
+    pub fn may_help(plan: &LogicalPlan) -> bool {
+        has_subqueries(plan).unwrap_or(false)
+    }
+}
+
+impl ConfigExtension for Decorrelated {
+    const PREFIX: &'static str = "tidemark_subqueries";
+}
+
+impl ExtensionOptions for Decorrelated {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn cloned(&self) -> Box<dyn ExtensionOptions> {
+        Box::new(self.clone())
+    }
+
+    fn set(&mut self, key: &str, _value: &str) -> Result<()> {
+        not_impl_err!("option tidemark_subqueries.{key}")
+    }
+
+    fn entries(&self) -> Vec<ConfigEntry> {
+        Vec::new()
     }
 }
 
@@ -89,18 +131,6 @@ fn has_subqueries(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-fn is_unsupported(error: &DataFusionError) -> bool {
-    match error {
-        DataFusionError::External(inner) => inner
-            .downcast_ref::<Error>()
-            .is_some_and(|e| e.state() == SqlState::FEATURE_NOT_SUPPORTED),
-        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
-            is_unsupported(inner)
-        }
-        _ => false,
-    }
-}
-
 /// Whether the optimiser's joins answer all subqueries of a plan: each refers to the query right
 /// around it, and in a maintained one stands where its NULL is false.
 fn is_answered(plan: &LogicalPlan, maintained: bool) -> Result<bool> {
@@ -112,6 +142,11 @@ fn is_answered(plan: &LogicalPlan, maintained: bool) -> Result<bool> {
             answered &= !maintained || !is_value || !has_condition(expr)?;
             Ok(TreeNodeRecursion::Continue)
         })?;
+        if let LogicalPlan::Join(join) = node
+            && let Some(subquery) = references::lateral(&join.right)
+        {
+            answered &= !gives_what_is_outside(&subquery.subquery, true)?;
+        }
         if let LogicalPlan::Filter(filter) = node
             && maintained
         {
@@ -151,12 +186,18 @@ fn looks_at_all(expr: &Expr) -> Result<bool> {
             return Ok(false);
         };
         let is_value = matches!(e, Expr::ScalarSubquery(_));
-        subquery.subquery.exists(|node| {
-            Ok(match node {
-                LogicalPlan::Limit(_) => true,
-                LogicalPlan::Filter(_) => false,
-                node => is_value && node.contains_outer_reference(),
-            })
+        gives_what_is_outside(&subquery.subquery, is_value)
+    })
+}
+
+/// Whether a plan limits its rows, unnests lists, or gives values that are computed of columns
+/// outside.
+fn gives_what_is_outside(plan: &LogicalPlan, is_value: bool) -> Result<bool> {
+    plan.exists(|node| {
+        Ok(match node {
+            LogicalPlan::Limit(_) | LogicalPlan::Unnest(_) | LogicalPlan::Values(_) => true,
+            LogicalPlan::Filter(_) => false,
+            node => is_value && node.contains_outer_reference(),
         })
     })
 }

@@ -17,6 +17,9 @@
 //! dialect reads every argument as an expression first, to see whether it is a name, and then once
 //! more: calls within calls took twice the time for each level.
 //!
+//! Behind a dot `user`, `current_date` and their like are names of columns, and `x ISNULL` is `x IS
+//! NULL`.
+//!
 //! What else PostgreSQL's grammar has words for is in `special`.
 //!
 //! The beginnings of expressions and SELECTs are the steps that the parsing of a statement is held
@@ -25,7 +28,7 @@
 //! Every other method that `PostgreSqlDialect` overrides is delegated to it, and `dialect` names
 //! its type: the parser asks for the type where it has no method.
 
-use super::special;
+use super::{is_word, special};
 use crate::limits::{EXPRESSION_DEPTH_MAX, chain_length, step};
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
@@ -67,6 +70,9 @@ impl Dialect for TidemarkDialect {
         let behind = current.span != next.span;
         if behind && interval(&next.token) && interval(&current.token) {
             return Some(parser.expected_ref("the text of an interval", next));
+        }
+        if let Some(name) = field_name(parser) {
+            return Some(Ok(Expr::Identifier(name)));
         }
         if is_similar_substring(parser) {
             return Some(similar_substring(parser));
@@ -138,6 +144,10 @@ impl Dialect for TidemarkDialect {
         if let Some(parsed) = special::infix(parser, expr, too_long) {
             return Some(parsed);
         }
+        if is_word(&parser.peek_token_ref().token, "isnull") {
+            parser.next_token();
+            return Some(Ok(Expr::IsNull(Box::new(expr.clone()))));
+        }
         let not =
             parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]);
         if !not && !parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
@@ -163,6 +173,7 @@ impl Dialect for TidemarkDialect {
     fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
         match parser.peek_token_ref().token {
             Token::Colon => Some(Ok(0)),
+            ref token if is_word(token, "isnull") => Some(Ok(self.prec_value(Precedence::Is))),
             _ => POSTGRES.get_next_precedence(parser),
         }
     }
@@ -172,6 +183,52 @@ impl Dialect for TidemarkDialect {
             Precedence::Colon => 0,
             other => POSTGRES.prec_value(other),
         }
+    }
+
+    /// All words but those that PostgreSQL wants AS before.
+    fn is_column_alias(&self, keyword: &Keyword, _parser: &mut Parser) -> bool {
+        use Keyword::*;
+        !matches!(
+            keyword,
+            ARRAY
+                | AS
+                | CHAR
+                | CHARACTER
+                | CREATE
+                | DAY
+                | EXCEPT
+                | FETCH
+                | FILTER
+                | FOR
+                | FROM
+                | GRANT
+                | GROUP
+                | HAVING
+                | HOUR
+                | INTERSECT
+                | INTO
+                | LIMIT
+                | MINUTE
+                | MONTH
+                | NOTNULL
+                | OFFSET
+                | ON
+                | ORDER
+                | OVER
+                | OVERLAPS
+                | PRECISION
+                | RETURNING
+                | SECOND
+                | TO
+                | UNION
+                | VARYING
+                | WHERE
+                | WINDOW
+                | WITH
+                | WITHIN
+                | WITHOUT
+                | YEAR
+        )
     }
 
     delegate! {
@@ -281,6 +338,37 @@ fn similar_substring(parser: &mut Parser) -> Result<Expr, ParserError> {
     let escape = parser.parse_expr()?;
     parser.expect_token(&Token::RParen)?;
     Ok(call("substring", [text, pattern, escape]))
+}
+
+/// The name behind a dot, where it is a word that is a call without parentheses elsewhere; takes
+/// it.
+fn field_name(parser: &mut Parser) -> Option<Ident> {
+    const CALLS: [&str; 10] = [
+        "user",
+        "current_user",
+        "current_role",
+        "session_user",
+        "current_catalog",
+        "current_date",
+        "current_time",
+        "current_timestamp",
+        "localtime",
+        "localtimestamp",
+    ];
+    let next = parser.peek_token_ref();
+    let behind_dot = parser.get_current_token().token == Token::Period;
+    if !behind_dot || !CALLS.iter().any(|name| is_word(&next.token, name)) {
+        return None;
+    }
+    let Token::Word(word) = &next.token else {
+        return None;
+    };
+    let name = word.clone().into_ident(next.span);
+    if parser.peek_nth_token_ref(1).token == Token::LParen {
+        return None;
+    }
+    parser.next_token();
+    Some(name)
 }
 
 /// `[NOT] BETWEEN SYMMETRIC` and `ASYMMETRIC`: whether it is negated, and whether symmetric.

@@ -107,6 +107,14 @@ impl Asker {
                 ..Changes::default()
             });
         };
+        if relation.append_only {
+            let message = format!(
+                "cannot update table \"{}\": it is append only",
+                relation.name
+            );
+            return Err(Error::user(SqlState::WRONG_OBJECT_TYPE, message)
+                .with_hint("Write ON CONFLICT DO NOTHING."));
+        }
         let fates = Fates::of(&arbiters, batch.num_rows(), true)?;
         let inserted = chosen(&batch, &fates.fresh)?;
         let excluded = chosen(&batch, &fates.met)?;

@@ -58,6 +58,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_operator::functions::within;
+use tidemark_planner::Decorrelated;
 
 /// Bytes of a constant that is computed while a statement is planned; a larger one is computed
 /// when the query runs, where it is counted and not copied from rule to rule.
@@ -244,7 +245,26 @@ pub fn plan(
 
 /// Optimises and plans how to run, on a planning thread.
 pub fn physical_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-    physical_of(state, &optimized(state, plan)?)
+    let physical = |state: &SessionState| physical_of(state, &optimized_of(state, plan)?);
+    or_decorrelated(state, plan, physical)
+}
+
+/// What is made of a plan, if need be with all of its subqueries as joins.
+fn or_decorrelated<T>(
+    state: &SessionState,
+    plan: &LogicalPlan,
+    make: impl Fn(&SessionState) -> Result<T>,
+) -> Result<T> {
+    make(state).or_else(|first| {
+        if !Decorrelated::may_help(plan) {
+            return Err(first);
+        }
+        tidemark_common::check_interrupt()?;
+        let mut state = state.clone();
+        let options = state.config_mut().options_mut();
+        options.extensions.insert(Decorrelated);
+        make(&state).map_err(|_| first)
+    })
 }
 
 /// Plans how to run what is optimised, on a planning thread.
@@ -255,6 +275,10 @@ fn physical_of(state: &SessionState, optimized: &LogicalPlan) -> Result<Arc<dyn 
 
 /// The plan with what is constant in it computed, as far as that is small.
 pub fn optimized(state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan> {
+    or_decorrelated(state, plan, |state| optimized_of(state, plan))
+}
+
+fn optimized_of(state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan> {
     within(FOLDED_BYTES_MAX, || state.optimize(plan)).map_err(from_planning)
 }
 

@@ -17,6 +17,7 @@ use datafusion_sql::sqlparser::ast::{
     DataType, Distinct, ExactNumberInfo, Expr, GroupByExpr, OrderBy, OrderByKind, Select,
     SelectItem, Value,
 };
+use std::collections::BTreeSet;
 
 impl Scopes<'_> {
     /// Takes casts that do nothing off what is grouped by.
@@ -65,12 +66,15 @@ impl Scopes<'_> {
 
 /// Puts what DISTINCT ON names into the order of ORDER BY, which DataFusion wants; PostgreSQL wants
 /// the same expressions only.
-pub(super) fn distinct_as_ordered(select: &mut Select, order_by: &OrderBy) {
+pub(super) fn distinct_as_ordered(select: &mut Select, order_by: &mut OrderBy) {
     let (Some(Distinct::On(exprs)), OrderByKind::Expressions(order)) =
-        (&mut select.distinct, &order_by.kind)
+        (&mut select.distinct, &mut order_by.kind)
     else {
         return;
     };
+    // What is ordered by already does not order any more.
+    let mut seen = BTreeSet::new();
+    order.retain(|sort| seen.insert(sort.expr.to_string()));
     let place = |e: &Expr| {
         order
             .iter()

@@ -54,6 +54,10 @@ impl Scopes<'_> {
                 SelectItem::UnnamedExpr(c.value.clone())
             }
         };
+        let own = |name: &ast::ObjectName| {
+            let table = fold(name.0.last()?.as_ident()?.clone());
+            self.scopes.last()?.columns_of(&table)
+        };
         let mut items = Vec::with_capacity(projection.len());
         let mut written = 0;
         for old in projection.drain(..) {
@@ -69,7 +73,7 @@ impl Scopes<'_> {
                     SelectItemQualifiedWildcardKind::ObjectName(name),
                     options,
                 ) if is_plain(&options)
-                    && let Some(outer) = self.of_outer_table(&name) =>
+                    && let Some(outer) = own(&name).or_else(|| self.of_outer_table(&name)) =>
                 {
                     written += outer.len();
                     items.extend(outer);

@@ -26,25 +26,34 @@ impl Decorrelation<'_> {
         }
         let columns = columns_of(filter.input.schema());
         let (mut plain, mut asking) = (Vec::new(), Vec::new());
-        for condition in split_conjunction_owned(filter.predicate) {
+        let predicate = filter.predicate;
+        for condition in split_conjunction_owned(predicate.clone()) {
             match has_subquery(&condition)? {
                 true => asking.push(condition),
                 false => plain.push(condition),
             }
         }
-        let mut input = Arc::unwrap_or_clone(filter.input);
+        let joined_before = self.joined;
+        let mut base = filter.input.as_ref().clone();
         if let Some(condition) = conjunction(plain) {
-            input = LogicalPlanBuilder::from(input).filter(condition)?.build()?;
+            base = LogicalPlanBuilder::from(base).filter(condition)?.build()?;
         }
-        let mut rest = Vec::new();
+        let (mut input, mut rest) = (base.clone(), Vec::new());
         for condition in asking {
-            input = match self.condition(condition, input)? {
+            input = match self.condition(condition, &base, input)? {
                 (input, None) => input,
                 (input, Some(condition)) => {
                     rest.push(condition);
                     input
                 }
             };
+        }
+        if self.joined == joined_before {
+            // What is asked is the same for all rows.
+            return Ok(LogicalPlan::Filter(Filter::try_new(
+                predicate,
+                filter.input,
+            )?));
         }
         let mut plan = LogicalPlanBuilder::from(input);
         if let Some(condition) = conjunction(rest) {
@@ -60,14 +69,15 @@ impl Decorrelation<'_> {
             schema,
             ..
         } = projection;
-        let mut input = Arc::unwrap_or_clone(input);
+        let base = Arc::unwrap_or_clone(input);
+        let mut input = base.clone();
         let mut exprs = Vec::with_capacity(expr.len());
         for (expr, (table, field)) in expr.into_iter().zip(schema.iter()) {
             if !has_subquery(&expr)? {
                 exprs.push(expr);
                 continue;
             }
-            let value = self.value(expr, &mut input)?.unalias();
+            let value = self.value(expr, &base, &mut input)?.unalias();
             exprs.push(value.alias_qualified(table.cloned(), field.name()));
         }
         Ok(LogicalPlan::Projection(Projection::try_new(
@@ -81,6 +91,7 @@ impl Decorrelation<'_> {
     fn condition(
         &mut self,
         condition: Expr,
+        base: &LogicalPlan,
         mut input: LogicalPlan,
     ) -> Result<(LogicalPlan, Option<Expr>)> {
         let condition = match condition {
@@ -100,7 +111,7 @@ impl Decorrelation<'_> {
         match condition {
             Expr::Exists(Exists { subquery, negated }) => {
                 let subquery = unlimited(subquery)?;
-                let Some((domain, flat)) = self.flat(&subquery, &input)? else {
+                let Some((domain, flat)) = self.flat(&subquery, base, &input)? else {
                     // Nothing of it hangs on the row.
                     return Ok((input, Some(Expr::Exists(Exists { subquery, negated }))));
                 };
@@ -127,64 +138,77 @@ impl Decorrelation<'_> {
                     subquery: filtered(&i.subquery, met)?,
                     negated: i.negated,
                 });
-                self.condition(exists, input)
+                self.condition(exists, base, input)
             }
             condition => {
-                let condition = self.value(condition, &mut input)?;
+                let condition = self.value(condition, base, &mut input)?;
                 Ok((input, Some(condition)))
             }
         }
     }
 
-    /// An expression over `input`, which gets a column for each subquery.
-    fn value(&mut self, expr: Expr, input: &mut LogicalPlan) -> Result<Expr> {
+    /// An expression over `input`, which gets a column for each subquery; it was `base` before it
+    /// got any.
+    fn value(&mut self, expr: Expr, base: &LogicalPlan, input: &mut LogicalPlan) -> Result<Expr> {
         let done = expr.transform_up(|e| {
             Ok(match e {
-                Expr::ScalarSubquery(subquery) => self.scalar(subquery, input)?,
-                Expr::Exists(exists) => Transformed::yes(self.exists(exists, input)?),
+                Expr::ScalarSubquery(subquery) => self.scalar(subquery, false, base, input)?,
+                Expr::Exists(exists) => Transformed::yes(self.exists(exists, base, input)?),
                 Expr::InSubquery(InSubquery {
                     expr,
                     subquery,
                     negated,
                 }) => {
+                    let expr = self.joined_value(*expr, base, input)?;
                     let found = any(&expr, Operator::Eq, &subquery, input.schema())?;
-                    let found = self.value(found, input)?;
+                    let found = self.value(found, base, input)?;
                     Transformed::yes(if negated { not(found) } else { found })
                 }
-                Expr::SetComparison(set) => Transformed::yes(self.compared(set, input)?),
+                Expr::SetComparison(set) => Transformed::yes(self.compared(set, base, input)?),
                 e => Transformed::no(e),
             })
         })?;
         Ok(done.data)
     }
 
-    fn compared(&mut self, set: SetComparison, input: &mut LogicalPlan) -> Result<Expr> {
+    fn compared(
+        &mut self,
+        set: SetComparison,
+        base: &LogicalPlan,
+        input: &mut LogicalPlan,
+    ) -> Result<Expr> {
         let SetComparison {
             expr,
             subquery,
             op,
             quantifier,
         } = set;
+        let expr = self.joined_value(*expr, base, input)?;
         match quantifier {
             SetQuantifier::Any => {
                 let found = any(&expr, op, &subquery, input.schema())?;
-                self.value(found, input)
+                self.value(found, base, input)
             }
             SetQuantifier::All => {
                 let op = op.negate().ok_or_else(|| refused("under this operator"))?;
                 let found = any(&expr, op, &subquery, input.schema())?;
-                Ok(not(self.value(found, input)?))
+                Ok(not(self.value(found, base, input)?))
             }
         }
     }
 
-    fn exists(&mut self, exists: Exists, input: &mut LogicalPlan) -> Result<Expr> {
+    fn exists(
+        &mut self,
+        exists: Exists,
+        base: &LogicalPlan,
+        input: &mut LogicalPlan,
+    ) -> Result<Expr> {
         let Exists { subquery, negated } = exists;
         let subquery = unlimited(subquery)?;
         let found = self.names.fresh("__found_");
         let column = Expr::Column(Column::new_unqualified(&found));
         let outside = std::mem::take(input);
-        *input = match self.flat(&subquery, &outside)? {
+        *input = match self.flat(&subquery, base, &outside)? {
             Some((domain, flat)) => {
                 let mut columns = columns_of_names(&flat.outer);
                 columns.push(lit(true).alias(&found));
@@ -196,6 +220,7 @@ impl Decorrelation<'_> {
                     .project(vec![lit(true).alias(&found)])?
                     .distinct()?
                     .build()?;
+                self.joined += 1;
                 joined(outside, plan, Vec::new(), None, JoinType::Left)?
             }
         };
@@ -205,19 +230,41 @@ impl Decorrelation<'_> {
         })
     }
 
-    /// The one value that a subquery has for each row.
-    fn scalar(&mut self, subquery: Subquery, input: &mut LogicalPlan) -> Result<Transformed<Expr>> {
+    /// What is compared with a subquery, without subqueries in it.
+    fn joined_value(
+        &mut self,
+        expr: Expr,
+        base: &LogicalPlan,
+        input: &mut LogicalPlan,
+    ) -> Result<Expr> {
+        let done = expr.transform_up(|e| match e {
+            Expr::ScalarSubquery(subquery) => self.scalar(subquery, true, base, input),
+            e => Ok(Transformed::no(e)),
+        })?;
+        Ok(done.data)
+    }
+
+    /// The one value that a subquery has for each row; `always`: as a column, also if it is the
+    /// same for all.
+    fn scalar(
+        &mut self,
+        subquery: Subquery,
+        always: bool,
+        base: &LogicalPlan,
+        input: &mut LogicalPlan,
+    ) -> Result<Transformed<Expr>> {
         let one = is_one(&subquery.subquery);
         let outside = std::mem::take(input);
-        let (domain, flat) = match self.flat(&subquery, &outside)? {
+        let (domain, flat) = match self.flat(&subquery, base, &outside)? {
             Some((domain, flat)) => (Some(domain), flat),
-            None if one || !self.maintained => {
+            None if !always && (one || !self.maintained) => {
                 *input = outside;
                 return Ok(Transformed::no(Expr::ScalarSubquery(subquery)));
             }
             None => {
                 let plan = subquery.subquery.as_ref().clone();
                 let outer = Vec::new();
+                self.joined += 1;
                 (None, Flat { plan, outer })
             }
         };
@@ -246,13 +293,25 @@ impl Decorrelation<'_> {
         }))
     }
 
-    /// A subquery over its domain in `input`, if it refers to it.
-    fn flat(&mut self, subquery: &Subquery, input: &LogicalPlan) -> Result<Option<(Domain, Flat)>> {
+    /// A subquery over its domain, if it refers to what is outside: the domain of `base`, if that
+    /// has all columns that it refers to, or of `input`, which has more of them.
+    fn flat(
+        &mut self,
+        subquery: &Subquery,
+        base: &LogicalPlan,
+        input: &LogicalPlan,
+    ) -> Result<Option<(Domain, Flat)>> {
         let plan = subquery.subquery.as_ref();
-        let Some(domain) = Domain::of(plan, input, &mut self.names)? else {
+        let references = references::of_plan(plan)?;
+        let mut columns = references.iter().filter_map(references::column);
+        let schema = base.schema();
+        let in_base = columns.all(|c| schema.has_column(c) || !input.schema().has_column(c));
+        let outside = if in_base { base } else { input };
+        let Some(domain) = Domain::of(plan, outside, &mut self.names)? else {
             return Ok(None);
         };
         let flat = Flattening::new(&domain, &mut self.names).plan(plan.clone())?;
+        self.joined += 1;
         Ok(Some((domain, flat)))
     }
 }
@@ -284,7 +343,7 @@ fn columns_of_names(columns: &[Column]) -> Vec<Expr> {
     columns.iter().cloned().map(Expr::Column).collect()
 }
 
-fn columns_of(schema: &DFSchema) -> Vec<Expr> {
+pub(super) fn columns_of(schema: &DFSchema) -> Vec<Expr> {
     let columns = schema.iter().map(Column::from);
     columns.map(Expr::Column).collect()
 }

@@ -1,6 +1,7 @@
 //! The domain of a subquery: the different values of the columns outside that it refers to. Values
 //! that are equal and still differ (numerics 1.0 and 1.00, 0 and -0) are different here, since a
-//! subquery may tell them apart: beside such a value stands its text.
+//! subquery may tell them apart: of such a type the domain has the texts, and the subquery reads
+//! the values of these.
 
 use super::names::{Names, refused};
 use super::references;
@@ -9,7 +10,7 @@ use arrow_schema::DataType;
 use datafusion_common::tree_node::TreeNode;
 use datafusion_common::{Column, DFSchema, JoinConstraint, NullEquality, Result};
 use datafusion_expr::logical_plan::{Aggregate, Join};
-use datafusion_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder, cast};
+use datafusion_expr::{Expr, ExprSchemable, JoinType, LogicalPlan, LogicalPlanBuilder, cast};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -17,12 +18,14 @@ use std::sync::Arc;
 const ORDERLESS: [&str; 7] = ["count", "sum", "avg", "min", "max", "bool_and", "bool_or"];
 
 pub(super) struct Domain {
-    /// Its rows, under the names of the columns.
+    /// Its rows.
     rows: LogicalPlan,
-    /// What is referred to; the first columns of `rows` are their values.
+    /// What is referred to, in the order of the columns.
     references: Vec<Expr>,
-    /// The columns of `rows` as expressions of the query outside.
+    /// The columns as expressions of the query outside.
     outside: Vec<Expr>,
+    /// The types of the values, of which some are kept as texts.
+    types: Vec<DataType>,
 }
 
 impl Domain {
@@ -43,19 +46,19 @@ impl Domain {
         }
         if !is_repeatable(outside)? {
             return Err(refused(
-                "below which rows are numbered, limited or put together in no certain order",
+                "that refers to rows which are numbered, limited or put together in no certain \
+                 order",
             ));
         }
-        let columns: Vec<Expr> = references
-            .iter()
-            .filter_map(references::column)
-            .map(|column| Expr::Column(column.clone()))
-            .collect();
-        let mut values = columns.clone();
-        for column in columns {
-            if has_twins(&type_of(&column, schema)?) {
-                values.push(cast(column, DataType::Utf8));
-            }
+        let (mut values, mut types) = (Vec::new(), Vec::new());
+        for column in references.iter().filter_map(references::column) {
+            let column = Expr::Column(column.clone());
+            let data_type = column.get_type(schema)?;
+            values.push(match has_twins(&data_type) {
+                true => cast(column, DataType::Utf8),
+                false => column,
+            });
+            types.push(data_type);
         }
         let named = values.iter().map(|e| e.clone().alias(names.outer()));
         let rows = LogicalPlanBuilder::from(outside.clone())
@@ -66,6 +69,7 @@ impl Domain {
             rows,
             references,
             outside: values,
+            types,
         }))
     }
 
@@ -81,9 +85,21 @@ impl Domain {
         Ok((plan, fresh.collect()))
     }
 
-    /// Which of the columns a reference is to.
-    pub(super) fn position(&self, reference: &Expr) -> Option<usize> {
-        self.references.iter().position(|e| e == reference)
+    /// What a reference is to, given the columns of the domain's rows: one of them, and the type of
+    /// the value if the column is its text.
+    pub(super) fn column<'a>(
+        &self,
+        reference: &Expr,
+        columns: &'a [Column],
+    ) -> Option<(&'a Column, Option<&DataType>)> {
+        let at = self.references.iter().position(|e| e == reference)?;
+        let data_type = &self.types[at];
+        Some((&columns[at], has_twins(data_type).then_some(data_type)))
+    }
+
+    /// Whether a reference is to one of its columns.
+    pub(super) fn has(&self, reference: &Expr) -> bool {
+        self.references.contains(reference)
     }
 
     /// A join of the query outside with what was computed for each row of the domain, which has
@@ -114,11 +130,6 @@ pub(super) fn joined(
     let nulls = NullEquality::NullEqualsNull;
     let constraint = JoinConstraint::On;
     Join::try_new(left, right, on, filter, kind, constraint, nulls, false).map(LogicalPlan::Join)
-}
-
-fn type_of(column: &Expr, schema: &DFSchema) -> Result<DataType> {
-    use datafusion_expr::ExprSchemable;
-    column.get_type(schema)
 }
 
 /// Whether equal values of this type may differ.

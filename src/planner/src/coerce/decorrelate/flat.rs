@@ -6,7 +6,7 @@ use super::names::{Names, refused};
 use super::{references, sets};
 use crate::coerce::apart::has_subquery;
 use crate::coerce::wanted;
-use arrow_schema::DataType;
+use arrow_schema::{DataType, Field};
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, DFSchema, ExprSchema, JoinType, NullEquality, Result};
 use datafusion_expr::expr::Sort;
@@ -15,7 +15,7 @@ use datafusion_expr::logical_plan::{
     Aggregate, Distinct, DistinctOn, FetchType, Filter, Join, Limit, Projection, SkipType,
     Subquery, SubqueryAlias, Union, Unnest, Window,
 };
-use datafusion_expr::utils::conjunction;
+use datafusion_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion_expr::{
     BinaryExpr, Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, Operator, cast, lit, when,
 };
@@ -68,6 +68,27 @@ pub(super) fn is_asking(join: &Join) -> Result<bool> {
     }
 }
 
+/// An inner join whose conditions with subqueries are those of a filter above it.
+pub(super) fn with_conditions_above(mut join: Join) -> Result<LogicalPlan> {
+    let (mut inside, mut above) = (Vec::new(), Vec::new());
+    if join.join_type == JoinType::Inner
+        && let Some(filter) = join.filter.take()
+    {
+        for condition in split_conjunction_owned(filter) {
+            match has_subquery(&condition)? {
+                true => above.push(condition),
+                false => inside.push(condition),
+            }
+        }
+        join.filter = conjunction(inside);
+    }
+    let plan = LogicalPlanBuilder::from(LogicalPlan::Join(join));
+    match conjunction(above) {
+        Some(condition) => plan.filter(condition)?.build(),
+        None => plan.build(),
+    }
+}
+
 /// An outer join with a table that refers to the side whose rows are kept, in place of a condition:
 /// `l LEFT JOIN LATERAL (SELECT * FROM r WHERE condition) ON true`.
 pub(super) fn with_condition_beside(join: Join) -> Result<LogicalPlan> {
@@ -75,7 +96,12 @@ pub(super) fn with_condition_beside(join: Join) -> Result<LogicalPlan> {
         JoinType::Right => (join.right, join.left),
         _ => (join.left, join.right),
     };
-    let equal = join.on.into_iter().map(|(l, r)| l.eq(r));
+    let op = match join.null_equality {
+        NullEquality::NullEqualsNull => Operator::IsNotDistinctFrom,
+        NullEquality::NullEqualsNothing => Operator::Eq,
+    };
+    let equal = join.on.into_iter();
+    let equal = equal.map(|(l, r)| Expr::BinaryExpr(BinaryExpr::new(Box::new(l), op, Box::new(r))));
     let condition = conjunction(equal.chain(join.filter)).unwrap_or_else(|| lit(true));
     let (outside, inside) = (kept.schema(), other.schema());
     let condition = condition.transform_up(|e| {
@@ -165,6 +191,12 @@ impl<'a> Flattening<'a> {
             }
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
+            // A table of FROM that refers to nothing beside it.
+            LogicalPlan::Subquery(subquery) => self.plan(Arc::unwrap_or_clone(subquery.subquery)),
+            LogicalPlan::Values(values) => {
+                let plan = sets::rows(values)?;
+                self.plan(plan)
+            }
             LogicalPlan::RecursiveQuery(_) => Err(refused("with WITH RECURSIVE")),
             LogicalPlan::Extension(_) => Err(refused("with an ASOF or temporal join")),
             _ => Err(refused("of this kind")),
@@ -174,7 +206,7 @@ impl<'a> Flattening<'a> {
     /// Whether a plan refers to columns of the domain.
     fn refers(&self, plan: &LogicalPlan) -> Result<bool> {
         let found = references::of_plan(plan)?;
-        Ok(found.iter().any(|e| self.domain.position(e).is_some()))
+        Ok(found.iter().any(|e| self.domain.has(e)))
     }
 
     /// The same rows for each row of the domain.
@@ -196,12 +228,18 @@ impl<'a> Flattening<'a> {
     /// An expression over `input`, with the domain's columns in place of references.
     fn inward(&self, expr: Expr, input: &DFSchema, outer: &[Column]) -> Result<Transformed<Expr>> {
         references::in_expr(expr, input, &mut |reference, further_in| {
-            let column = outer[self.domain.position(reference)?].clone();
-            Some(match reference {
-                Expr::OuterReferenceColumn(field, _) if further_in => {
-                    Expr::OuterReferenceColumn(field.clone(), column)
+            let (column, of_text) = self.domain.column(reference, outer)?;
+            let text = of_text.map(|_| Arc::new(Field::new(&column.name, DataType::Utf8, true)));
+            let value = match (reference, text) {
+                (Expr::OuterReferenceColumn(field, _), text) if further_in => {
+                    let field = text.unwrap_or_else(|| field.clone());
+                    Expr::OuterReferenceColumn(field, column.clone())
                 }
-                _ => Expr::Column(column),
+                _ => Expr::Column(column.clone()),
+            };
+            Some(match of_text {
+                Some(data_type) => cast(value, data_type.clone()),
+                None => value,
             })
         })
     }
@@ -422,11 +460,15 @@ impl<'a> Flattening<'a> {
         let sort = match on.sort_expr {
             Some(sort) => {
                 let sort = self.inward_sort(sort, &schema, &below.outer)?;
+                let sort = sort
+                    .into_iter()
+                    .filter(|key| !outer().any(|e| e == key.expr));
                 let first = outer().map(|e| e.sort(true, false));
                 Some(first.chain(sort).collect())
             }
             None => None,
         };
+        let keys = keys.into_iter().filter(|key| !outer().any(|e| e == *key));
         let plan = DistinctOn::try_new(
             outer().chain(keys).collect(),
             columns.into_iter().chain(outer()).collect(),
@@ -520,7 +562,11 @@ impl<'a> Flattening<'a> {
         };
         let (left, left_outer) = side(join.left, left_side)?;
         let (right, right_outer) = side(join.right, right_side)?;
-        let Some(outer) = left_outer.clone().or_else(|| right_outer.clone()) else {
+        let kept = match kind {
+            Right => right_outer.clone(),
+            _ => left_outer.clone().or_else(|| right_outer.clone()),
+        };
+        let Some(outer) = kept else {
             return Err(refused("with a join of this kind"));
         };
         let (mut on, mut conditions) = (Vec::with_capacity(join.on.len()), Vec::new());

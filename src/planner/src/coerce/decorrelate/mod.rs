@@ -46,7 +46,7 @@ use super::calls::Calls;
 use super::{conditions, wanted};
 use datafusion_common::Result;
 use datafusion_common::tree_node::{Transformed, TreeNode};
-use datafusion_expr::LogicalPlan;
+use datafusion_expr::{LogicalPlan, LogicalPlanBuilder};
 use names::Names;
 
 /// A plan without correlated subqueries, and with none in a place where joins would answer
@@ -62,6 +62,7 @@ pub(super) fn decorrelated(
         calls,
         maintained,
         names: Names::default(),
+        joined: 0,
     };
     decorrelation.plan(plan)
 }
@@ -71,6 +72,8 @@ struct Decorrelation<'a> {
     /// Whether a value that is the same for all rows has to be one for certain.
     maintained: bool,
     names: Names,
+    /// Subqueries that have become joins.
+    joined: usize,
 }
 
 impl Decorrelation<'_> {
@@ -85,8 +88,18 @@ impl Decorrelation<'_> {
                 let plan = flat::with_condition_beside(join)?;
                 return self.plan(plan);
             }
-            LogicalPlan::Join(join) => conditions::filtered(join)?.data,
+            LogicalPlan::Join(join) => flat::with_conditions_above(join)?,
             LogicalPlan::Aggregate(_) => conditions::computed_below(plan, &mut self.names.0)?.data,
+            LogicalPlan::Window(_) => {
+                let columns = asked::columns_of(plan.schema());
+                let below = conditions::computed_below(plan, &mut self.names.0)?;
+                match below.transformed {
+                    true => LogicalPlanBuilder::from(below.data)
+                        .project(columns)?
+                        .build()?,
+                    false => below.data,
+                }
+            }
             plan => plan,
         };
         let plan = match plan {

@@ -37,7 +37,7 @@ pub(super) fn in_expr(
 }
 
 /// The query that a table of FROM is, if it refers to the tables before it.
-pub(super) fn lateral(plan: &LogicalPlan) -> Option<&Subquery> {
+pub(in crate::coerce) fn lateral(plan: &LogicalPlan) -> Option<&Subquery> {
     match plan {
         LogicalPlan::Subquery(subquery) => Some(subquery),
         LogicalPlan::SubqueryAlias(SubqueryAlias { input, .. }) => match input.as_ref() {

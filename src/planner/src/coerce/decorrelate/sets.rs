@@ -1,10 +1,11 @@
-//! GROUPING SETS, ROLLUP and CUBE as what they are: the groups of each set, united.
+//! GROUPING SETS, ROLLUP and CUBE as what they are: the groups of each set, united; and VALUES as
+//! its rows, united.
 
 use datafusion_common::{Column, Result, ScalarValue};
 use datafusion_expr::expr::GroupingSet;
-use datafusion_expr::logical_plan::{Aggregate, Projection, Union};
+use datafusion_expr::logical_plan::{Aggregate, Projection, Union, Values};
 use datafusion_expr::utils::powerset;
-use datafusion_expr::{Expr, LogicalPlan, cast, lit};
+use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use std::sync::Arc;
 
 /// The plan of an aggregate that groups by sets, with the same columns.
@@ -63,4 +64,26 @@ fn of_set(set: &[Expr], all: &[Expr], before: u64, aggregate: &Aggregate) -> Res
     columns.extend(calls);
     let grouped = Arc::new(LogicalPlan::Aggregate(grouped));
     Projection::try_new(columns, grouped).map(LogicalPlan::Projection)
+}
+
+/// The rows of VALUES, each computed for itself.
+pub(super) fn rows(values: Values) -> Result<LogicalPlan> {
+    let schema = values.schema.clone();
+    let row = |exprs: Vec<Expr>| {
+        let named = exprs.into_iter().zip(schema.fields());
+        let named = named.map(|(e, f)| cast(e, f.data_type().clone()).alias(f.name()));
+        let one = LogicalPlanBuilder::empty(true);
+        one.project(named.collect::<Vec<_>>())?
+            .build()
+            .map(Arc::new)
+    };
+    let mut rows = values
+        .values
+        .into_iter()
+        .map(row)
+        .collect::<Result<Vec<_>>>()?;
+    Ok(match rows.len() {
+        1 => Arc::unwrap_or_clone(rows.remove(0)),
+        _ => LogicalPlan::Union(Union::try_new_with_loose_types(rows)?),
+    })
 }
