@@ -74,7 +74,13 @@ pub(super) fn distinct_as_ordered(select: &mut Select, order_by: &mut OrderBy) {
     };
     // What is ordered by already does not order any more.
     let mut seen = BTreeSet::new();
-    order.retain(|sort| seen.insert(sort.expr.to_string()));
+    order.retain(|sort| {
+        let mut expr = &sort.expr;
+        while let Expr::Nested(inner) = expr {
+            expr = inner;
+        }
+        seen.insert(expr.to_string())
+    });
     let place = |e: &Expr| {
         order
             .iter()
