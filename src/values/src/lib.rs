@@ -13,6 +13,7 @@ pub mod exact;
 pub mod float;
 pub mod float_text;
 pub mod jsonb;
+pub mod jsonpath;
 pub mod letters;
 pub mod moment;
 pub mod number_format;

@@ -15,6 +15,7 @@ mod float;
 mod frames;
 mod integers;
 mod json;
+mod json_paths;
 mod json_rows;
 mod keyed;
 mod math;
@@ -104,6 +105,7 @@ fn own() -> impl Iterator<Item = Arc<ScalarUDF>> {
         casts::definitions(),
         chars::definitions(),
         json::definitions(),
+        json_paths::definitions(),
         json_rows::definitions(),
         moment::definitions(),
         number_format::definitions(),

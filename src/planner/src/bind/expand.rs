@@ -562,6 +562,7 @@ impl VisitorMut for Expander<'_> {
         }
         constants::rewrite(expr);
         constants::statistics(expr);
+        super::json_paths::rewrite(expr);
         bucket_of(expr);
         if let Err(error) = super::quantified::rewrite(expr, self.provider) {
             return ControlFlow::Break(error);

@@ -9,6 +9,7 @@ mod expand;
 mod frames;
 mod hypothetical;
 mod inner_order;
+mod json_paths;
 mod keys;
 mod lateral_values;
 mod misplaced;

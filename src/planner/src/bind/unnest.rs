@@ -26,13 +26,14 @@ use tidemark_common::{Error, Result};
 /// A list, and the name of its column in FROM; empty where that is the function's, or the alias.
 type List = (&'static str, &'static str);
 
-const ROWS: [(&str, &[List]); 15] = [
+const ROWS: [(&str, &[List]); 16] = [
     ("jsonb_array_elements", &[("jsonb_elements", "value")]),
     (
         "jsonb_array_elements_text",
         &[("jsonb_element_texts", "value")],
     ),
     ("jsonb_object_keys", &[("jsonb_keys", "")]),
+    ("jsonb_path_query", &[("jsonb_path_rows", "")]),
     (
         "jsonb_each",
         &[("jsonb_each_keys", "key"), ("jsonb_each_values", "value")],
@@ -78,7 +79,9 @@ fn lists_of(name: &ObjectName) -> Option<&'static [List]> {
 
 fn call(name: &str, args: &[FunctionArg]) -> Expr {
     let mut args = args.to_vec();
-    if name.starts_with("jsonb_") {
+    if name == "jsonb_path_rows" {
+        super::json_paths::positional(&mut args);
+    } else if name.starts_with("jsonb_") {
         args.iter_mut().for_each(|a| quoted_as(a, DataType::JSONB));
     }
     if name == "subscripts_list" {

@@ -10,7 +10,7 @@ use crate::signatures::Mismatch;
 use crate::types::{BPCHAR, JSONB};
 use arrow_schema::{DataType, Field};
 use datafusion_common::tree_node::Transformed;
-use datafusion_common::{DFSchema, Result};
+use datafusion_common::{DFSchema, Result, ScalarValue};
 use datafusion_expr::planner::{PlannerResult, RawBinaryExpr};
 use datafusion_expr::{BinaryExpr, Expr, Operator};
 use datafusion_sql::sqlparser::ast::BinaryOperator;
@@ -29,6 +29,8 @@ pub(super) fn operator(op: &BinaryOperator) -> Option<&'static str> {
         BinaryOperator::QuestionPipe => "jsonb_exists_any",
         BinaryOperator::QuestionAnd => "jsonb_exists_all",
         BinaryOperator::HashMinus => "jsonb_delete_path",
+        BinaryOperator::AtQuestion => "jsonb_path_exists_opr",
+        BinaryOperator::AtAt => "jsonb_path_match_opr",
         _ => return None,
     })
 }
@@ -69,7 +71,19 @@ impl Calls {
         } else {
             right
         };
-        Ok(PlannerResult::Planned(self.call(name, vec![left, right])?))
+        let args = self.path_read(name, vec![left, right])?;
+        Ok(PlannerResult::Planned(self.call(name, args)?))
+    }
+
+    /// A path that is a constant is read while a statement is planned, whether rows come or not.
+    pub(super) fn path_read(&self, function: &str, mut args: Vec<Expr>) -> Result<Vec<Expr>> {
+        if function.starts_with("jsonb_path_")
+            && let [_, path, ..] = args.as_mut_slice()
+            && matches!(path, Expr::Literal(ScalarValue::Utf8(Some(_)), _))
+        {
+            *path = self.call("jsonpath", vec![path.clone()])?;
+        }
+        Ok(args)
     }
 
     /// Comparisons by key, `||` and `-` of JSONB.

@@ -118,10 +118,6 @@ impl ExprPlanner for NumericPlanner {
                     self.0.operator(binary, schema)?.data,
                 ));
             }
-            BinaryOperator::AtAt | BinaryOperator::AtQuestion => {
-                let message = format!("operator {} is not supported", raw.op);
-                return Err(external(Error::unsupported(message)));
-            }
             BinaryOperator::Custom(symbol) => {
                 let args = [argument(&raw.left, schema)?, argument(&raw.right, schema)?];
                 let args = [&args[0], &args[1]];

@@ -61,6 +61,7 @@ impl Calls {
             .collect::<Result<Vec<_>>>()?;
         let args = match func.name() {
             "overlaps" => self.ends(args, schema)?,
+            path if path.starts_with("jsonb_path_") => self.path_read(path, args)?,
             name => self.of_any_scale(name, args, schema)?,
         };
         if func.name() == "nullif"

@@ -116,6 +116,7 @@ impl Overloaded {
             "extract_whole" | "extract_micros" => "pg_catalog.extract",
             "overlaps" => "pg_catalog.overlaps",
             "width_bucket_of" => "width_bucket",
+            "jsonb_path_rows" => "jsonb_path_query",
             name => name,
         };
         let call = format!("function {name}({})", types.join(", "));

@@ -76,6 +76,16 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Where it stands in the encoding that it is part of.
+    pub(crate) fn place(&self) -> usize {
+        self.at
+    }
+
+    /// Where the encoding that it is part of begins in memory.
+    pub(crate) fn base(&self) -> *const u8 {
+        self.key.as_ptr()
+    }
+
     fn beside(&self, at: usize) -> Value<'a> {
         Value {
             at,
