@@ -1,8 +1,9 @@
 //! SQL/JSON paths: PostgreSQL's type `jsonpath`, and what a path finds in a value of `jsonb`.
 //!
 //! A [`Path`] is read once ([`lexer`], [`parse`]) and then asked of many values ([`eval`]). What it
-//! finds, in which order, and which errors it ends with is what PostgreSQL 15 answers, `.datetime()`
-//! apart, which is refused (`0A000`). Numbers are `numeric`s throughout: nothing loses a digit.
+//! finds, in which order, and which errors it ends with is what PostgreSQL 15 answers,
+//! `.datetime()` apart, which is refused (`0A000`). Numbers are `numeric`s throughout: nothing
+//! loses a digit.
 //!
 //! | file | what |
 //! | --- | --- |
