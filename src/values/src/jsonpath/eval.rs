@@ -39,7 +39,7 @@ const BAD_SUBSCRIPT: SqlState = SqlState("22033");
 const DOCUMENT_IDS: i64 = 10_000_000_000;
 
 /// Values that may be found at once: a short path can find any number in a small document.
-const FOUND_MAX: usize = 1 << 22;
+const FOUND_MAX: usize = 1 << 21;
 
 /// A search.
 pub(super) struct Run<'a> {
@@ -106,11 +106,7 @@ impl<'a> Run<'a> {
             return self.steps(rest, item, found, self.lax);
         }
         if let Some(found) = found {
-            if found.len() == FOUND_MAX {
-                let message = format!("a path finds more than {FOUND_MAX} values");
-                return Err(Error::user(SqlState("54000"), message));
-            }
-            found.push(item);
+            push(found, item)?;
         }
         Ok(Outcome::Found)
     }
@@ -224,9 +220,6 @@ impl<'a> Run<'a> {
     }
 
     fn variable(&mut self, rest: &'a [Op], name: &str, found: &mut Found<'a>) -> Result<Outcome> {
-        if rest.is_empty() && found.is_none() {
-            return Ok(Outcome::Found);
-        }
         let Some(variables) = self.variables else {
             return self.next(rest, Item::Null, found);
         };
@@ -473,10 +466,10 @@ impl<'a> Run<'a> {
                 match item.array()? {
                     Some(array) => {
                         for element in array.elements()? {
-                            apart.push(Item::Value(element?));
+                            push(&mut apart, Item::Value(element?))?;
                         }
                     }
-                    None => apart.push(item),
+                    None => push(&mut apart, item)?,
                 }
             }
             *found = apart;
@@ -689,6 +682,16 @@ impl<'a> Run<'a> {
         }
         Ok(self.offsets.as_ref().map_or(0, |o| o.of(object)))
     }
+}
+
+/// Adds a value to what is found. Error 54000 beyond [`FOUND_MAX`].
+fn push<'a>(found: &mut Vec<Item<'a>>, item: Item<'a>) -> Result<()> {
+    if found.len() == FOUND_MAX {
+        let message = format!("a path finds more than {FOUND_MAX} values");
+        return Err(Error::user(SqlState("54000"), message));
+    }
+    found.push(item);
+    Ok(())
 }
 
 /// Whether what one value came to ends the search.

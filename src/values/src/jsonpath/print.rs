@@ -1,4 +1,6 @@
-//! A path's normal form: what PostgreSQL's type `jsonpath` prints. It reads as the same path.
+//! A path's normal form: what PostgreSQL's type `jsonpath` prints. It reads as the same path, so
+//! what has accessors behind it is in parentheses; PostgreSQL leaves some of them out (`-$.type()`
+//! for `(-$).type()`, `exists ($).type()`).
 
 use super::{Arithmetic, Chain, Comparison, Method, Op, Path, PatternFlags, Sign};
 use std::fmt::{self, Display, Formatter, Write};
@@ -74,6 +76,11 @@ fn value(f: &mut Formatter<'_>, op: &Op, brackets: bool, accessed: bool) -> fmt:
         Op::Root => f.write_char('$'),
         Op::Current => f.write_char('@'),
         Op::Last => f.write_str("last"),
+        Op::Exists(_) | Op::Not(_) | Op::IsUnknown(_) if accessed => {
+            f.write_char('(')?;
+            value(f, op, false, false)?;
+            f.write_char(')')
+        }
         Op::Exists(part) => {
             f.write_str("exists (")?;
             chain(f, part, false)?;

@@ -81,5 +81,40 @@ fn damaged_paths_are_errors() {
         let path: Vec<&str> = (0..count).map(|_| *random.pick(&words)).collect();
         // Whatever comes of it, it comes to an end.
         let _ = found(r#"{"a": [1, {"a": "x"}]}"#, &path.join(" "));
+        if let Ok(path) = Path::parse(&path.join(" ")) {
+            assert_reads_as_printed(&path);
+        }
     }
+}
+
+fn assert_reads_as_printed(path: &Path) {
+    let text = path.to_string();
+    let again = Path::parse(&text).map(|path| path.to_string());
+    assert_eq!(again.as_deref().ok(), Some(text.as_str()), "{text}");
+}
+
+#[test]
+fn the_normal_form_reads_as_the_path() {
+    for (path, text) in [
+        ("$.a [ 0 , 1 to last ]", r#"$."a"[0,1 to last]"#),
+        ("- $.a * (1 + 2)", r#"(-$."a" * (1 + 2))"#),
+        ("$ ?(@.b==1&&!(@>2))", r#"$?(@."b" == 1 && !(@ > 2))"#),
+        ("(1).abs()", "(1).abs()"),
+        ("(- $).abs()", "(-$).abs()"),
+        ("(exists($)).type()", "(exists ($)).type()"),
+        ("(!($ == 1))[*]", "(!($ == 1))[*]"),
+        ("(($ == 1) is unknown).a", r#"(($ == 1) is unknown)."a""#),
+    ] {
+        let path = Path::parse(path).unwrap();
+        assert_eq!(path.to_string(), text);
+        assert_reads_as_printed(&path);
+    }
+}
+
+#[test]
+fn objects_are_told_apart_by_where_postgresql_has_them() {
+    let text = r#"[{"a": 1, "n": 123456.789}, {"b": {"c": "x"}}, {"d": [1e80, 0.00]}, {"e": 0}]"#;
+    let ids = |path: &str| found(text, path).unwrap();
+    assert_eq!(ids("$[*].keyvalue().id"), "[20, 20, 64, 96, 140]");
+    assert_eq!(ids("$.b.keyvalue().id"), "[80]");
 }
