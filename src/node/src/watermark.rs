@@ -95,6 +95,7 @@ mod tests {
             snapshot: true,
             definition: String::new(),
             query: String::new(),
+            named: Vec::new(),
             depends_on: Vec::new(),
             owner: "root".into(),
             comment: None,

@@ -3,7 +3,7 @@
 
 use crate::roles::{DefaultGrant, Grants, Role};
 use crate::secrets::{Hidden, Secret};
-use crate::{Altered, Conflict, JobPlan, Unreadable, Watermark};
+use crate::{Altered, Conflict, JobPlan, Named, Unreadable, Watermark};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -203,6 +203,8 @@ pub struct Relation {
     pub definition: String,
     /// The query's own text, of views, materialized views and sinks.
     pub query: String,
+    /// What that text means by its names of relations.
+    pub named: Vec<Named>,
     /// Relations that must exist for this one.
     pub depends_on: Vec<RelationId>,
     /// Who made it.

@@ -13,7 +13,8 @@
 use crate::roles::{DefaultGrant, Grants, Role};
 use crate::secrets::Secret;
 use crate::{
-    Altered, Catalog, Column, Conflict, Expr, JobPlan, Literal, Node, OnError, Op, Properties,
+    Altered, Catalog, Column, Conflict, Expr, JobPlan, Literal, Named, Node, OnError, Op,
+    Properties,
 };
 use crate::{BinaryOp, ConnectorSpec, Relation, RelationKind, Stopped, Watermark};
 use arrow_schema::{DataType, SchemaRef};
@@ -351,11 +352,17 @@ struct Body<'a> {
     snapshot: bool,
     definition: Cow<'a, str>,
     query: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "are_none")]
+    named: Cow<'a, [Named]>,
     owner: Cow<'a, str>,
     comment: Cow<'a, Option<String>>,
     job: Cow<'a, Option<JobPlan>>,
     #[serde(default, skip_serializing_if = "is_nothing")]
     altered: Cow<'a, Altered>,
+}
+
+fn are_none(named: &[Named]) -> bool {
+    named.is_empty()
 }
 
 fn is_nothing(altered: &Altered) -> bool {
@@ -394,6 +401,7 @@ impl Stored {
                     snapshot: relation.snapshot,
                     definition: Cow::Borrowed(&relation.definition),
                     query: Cow::Borrowed(&relation.query),
+                    named: Cow::Borrowed(&relation.named),
                     owner: Cow::Borrowed(&relation.owner),
                     comment: Cow::Borrowed(&relation.comment),
                     job: Cow::Borrowed(&relation.job),
@@ -449,6 +457,7 @@ impl Stored {
             snapshot: body.snapshot,
             definition: body.definition.into_owned(),
             query: body.query.into_owned(),
+            named: body.named.into_owned(),
             depends_on: self.depends_on,
             owner: body.owner.into_owned(),
             comment: body.comment.into_owned(),
@@ -488,6 +497,7 @@ impl Stored {
             snapshot: true,
             definition: field(&body, "definition"),
             query: field(&body, "query"),
+            named: field(&body, "named"),
             depends_on: self.depends_on,
             owner: field(&body, "owner"),
             comment: None,

@@ -161,7 +161,8 @@ impl Relation {
                 known_as.insert(successor.id, names.collect());
             }
         }
-        for id in &mut self.depends_on {
+        let read = self.depends_on.iter_mut();
+        for id in read.chain(self.named.iter_mut().map(|named| &mut named.relation)) {
             *id = successors.get(id).map_or(*id, |successor| successor.id);
         }
         for op in self.job.iter_mut().flat_map(taps_and_joins) {

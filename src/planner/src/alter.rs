@@ -9,7 +9,6 @@
 use crate::bind::{Expander, Provider, Scopes, Table};
 use crate::create::column_of;
 use crate::error::to_error;
-use crate::names::name_of;
 use crate::parse::parse_query;
 use crate::statement::{ColumnDefinition, Positions};
 use crate::{Planner, limits};
@@ -17,11 +16,10 @@ use datafusion_common::Column as Named;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_expr::{Expr, LogicalPlan};
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
-use datafusion_sql::sqlparser::ast::{self, Ident, Query, TableFactor, VisitMut, VisitorMut};
+use datafusion_sql::sqlparser::ast;
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use tidemark_common::{Error, RelationId, Result};
-use tidemark_plan::{Catalog, Column, Relation};
+use tidemark_plan::{Column, Relation};
 
 impl Planner {
     /// The column that ALTER TABLE adds.
@@ -60,30 +58,6 @@ impl Planner {
         let mut named = Mentions::of(of.id);
         named.look(&plan).map_err(|e| to_error(e, &positions))?;
         Ok(named.columns)
-    }
-
-    /// The query of a view as it would have to be written now to mean the same: relations that it
-    /// knows by other columns than they have stand in it with those.
-    pub fn query_now(&self, reader: &Relation) -> Result<String> {
-        let now = |id: &RelationId| self.catalog.relations.get(id);
-        let known = reader.altered.known_as.iter();
-        let mut known = known.filter_map(|(id, names)| Some((now(id)?, names)));
-        let differs = known.any(|(relation, names)| {
-            let visible = relation.visible().map(|(at, c)| (c.name.clone(), at));
-            visible.collect::<Vec<_>>() != *names
-        });
-        if !differs {
-            return Ok(reader.query.clone());
-        }
-        let mut query = parse_query(&reader.query)?;
-        let mut names = Now {
-            catalog: &self.catalog,
-            reader,
-            hidden: BTreeSet::new(),
-        };
-        names.hide(&query);
-        let _ = VisitMut::visit(&mut query, &mut names);
-        Ok(query.to_string())
     }
 }
 
@@ -146,86 +120,5 @@ impl Mentions {
                 self.columns.extend(same.map(|(_, at)| *at));
             }
         }
-    }
-}
-
-/// Puts relations into a query's text as it knows them.
-struct Now<'a> {
-    catalog: &'a Catalog,
-    reader: &'a Relation,
-    /// Names of common table expressions.
-    hidden: BTreeSet<String>,
-}
-
-impl Now<'_> {
-    fn hide(&mut self, query: &Query) {
-        struct Names<'a>(&'a mut BTreeSet<String>);
-        impl ast::Visitor for Names<'_> {
-            type Break = ();
-            fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-                let tables = query.with.iter().flat_map(|with| &with.cte_tables);
-                let names = tables.map(|table| crate::names::fold(table.alias.name.clone()));
-                self.0.extend(names);
-                ControlFlow::Continue(())
-            }
-        }
-        let _ = ast::Visit::visit(query, &mut Names(&mut self.hidden));
-    }
-
-    fn relation(&self, object: &ast::ObjectName) -> Option<&Relation> {
-        let name = name_of(object, 0).ok()?;
-        let known = self.reader.altered.known_as.keys();
-        let mut known = known.filter_map(|id| self.catalog.relations.get(id));
-        let found = known.find(|r| {
-            let schema = name.schema.as_ref().is_none_or(|s| *s == r.schema_name);
-            schema && r.name == name.name
-        })?;
-        let hidden = name.schema.is_none() && self.hidden.contains(&name.name);
-        (!hidden).then_some(found)
-    }
-}
-
-impl VisitorMut for Now<'_> {
-    type Break = ();
-
-    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
-        let TableFactor::Table {
-            name,
-            alias,
-            args: None,
-            ..
-        } = factor
-        else {
-            return ControlFlow::Continue(());
-        };
-        let Some(relation) = self.relation(name) else {
-            return ControlFlow::Continue(());
-        };
-        let quoted = |name: &str| Ident::with_quote('"', name).to_string();
-        let known = self.reader.altered.known_as.get(&relation.id);
-        let columns = known.into_iter().flatten().filter_map(|(name, at)| {
-            let now = quoted(&relation.columns.get(*at)?.name);
-            Some(match quoted(name) {
-                same if same == now => now,
-                then => format!("{now} AS {then}"),
-            })
-        });
-        let columns: Vec<String> = columns.collect();
-        let text = format!("SELECT {} FROM {name}", columns.join(", "));
-        if let Ok(subquery) = parse_query(&text) {
-            let own = || ast::TableAlias {
-                explicit: true,
-                name: Ident::with_quote('"', &relation.name),
-                columns: Vec::new(),
-                at: None,
-            };
-            *factor = TableFactor::Derived {
-                lateral: false,
-                subquery,
-                alias: Some(alias.take().unwrap_or_else(own)),
-                sample: None,
-            };
-        }
-        ControlFlow::Continue(())
     }
 }

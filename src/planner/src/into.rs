@@ -7,7 +7,9 @@
 
 use crate::Planner;
 use crate::options::{flag, only_options};
-use crate::statement::{CreateSink, Name};
+use crate::parse::parse_query;
+use crate::statement::{CreateSink, Name, Positions};
+use datafusion_sql::sqlparser::ast::{Ident, Query, SetExpr, TableFactor};
 use std::collections::BTreeMap;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{
@@ -116,24 +118,104 @@ impl Planner {
     }
 }
 
+impl Planner {
+    /// The query of a sink into a table, its columns cast to the table's as INSERT casts them; none
+    /// where nothing is to be cast, or cannot be.
+    pub(crate) fn assigned(
+        &self,
+        sink: &CreateSink,
+        query: &Query,
+        positions: &Positions,
+    ) -> Option<Box<Query>> {
+        let (name, listed) = sink.into.as_ref()?;
+        let table = self.provider().find(name.schema.as_deref(), &name.name);
+        let table = table.ok()?;
+        let columns = self.columns_of_query(query, positions)?;
+        let all = targets(&table, listed).ok()?;
+        if columns.len() > all.len() {
+            return None;
+        }
+        let quoted = |name: &str| Ident::with_quote('"', name).to_string();
+        let mut any = false;
+        let mut items = Vec::new();
+        for (i, (column, at)) in columns.iter().zip(&all).enumerate() {
+            let to = table.columns.get(*at)?;
+            let (from, name) = (quoted(&format!("c{i}")), quoted(&column.name));
+            let cast = !fits(column, to) && is_assigned(column, to);
+            any |= cast;
+            items.push(match cast {
+                true => format!("CAST({from} AS {}) AS {name}", to.sql_type),
+                false => format!("{from} AS {name}"),
+            });
+        }
+        let from: Vec<String> = (0..columns.len())
+            .map(|i| quoted(&format!("c{i}")))
+            .collect();
+        let (items, from) = (items.join(", "), from.join(", "));
+        let text = format!("SELECT {items} FROM (SELECT 1) AS sent ({from})");
+        let mut assigned = parse_query(&text).ok().filter(|_| any)?;
+        if let SetExpr::Select(select) = assigned.body.as_mut()
+            && let Some(TableFactor::Derived { subquery, .. }) =
+                select.from.first_mut().map(|from| &mut from.relation)
+        {
+            **subquery = query.clone();
+        }
+        Some(assigned)
+    }
+}
+
+/// Whether the values of a column go into another as they are: what has no limit takes what has
+/// one.
+fn fits(column: &Column, to: &Column) -> bool {
+    let limited = |c: &Column| match c.sql_type.contains('(') {
+        true => c.sql_type.clone(),
+        false => String::new(),
+    };
+    column.data_type == to.data_type && (limited(column) == limited(to) || limited(to).is_empty())
+}
+
+/// Whether INSERT casts the values of a column to another's type without being told: PostgreSQL's
+/// assignment casts. A text that is too long is an error there and cut off by a cast: those of
+/// limited length are for the user to write.
+fn is_assigned(column: &Column, to: &Column) -> bool {
+    let is_number = |c: &Column| {
+        let names = ["smallint", "integer", "bigint", "real", "double", "numeric"];
+        names.iter().any(|name| c.sql_type.starts_with(name)) && !c.sql_type.ends_with("[]")
+    };
+    let is_moment = |c: &Column| {
+        let names = ["date", "timestamp"];
+        names.iter().any(|name| c.sql_type.starts_with(name)) && !c.sql_type.ends_with("[]")
+    };
+    let takes_all = ["text", "varchar", "character varying"].contains(&to.sql_type.as_str());
+    takes_all || is_number(column) && is_number(to) || is_moment(column) && is_moment(to)
+}
+
+/// The positions of the columns that a sink writes.
+fn targets(table: &Relation, listed: &[String]) -> Result<Vec<usize>> {
+    let columns = table.visible();
+    match listed {
+        [] => Ok(columns.map(|(at, _)| at).collect()),
+        names => names.iter().map(|name| find(table, name)).collect(),
+    }
+}
+
+/// `42703` for a column that is not there.
+fn find(table: &Relation, name: &str) -> Result<usize> {
+    let mut columns = table.visible();
+    let found = columns.find(|(_, c)| c.name == *name);
+    let missing = || {
+        let message = format!(
+            "column \"{name}\" of relation \"{}\" does not exist",
+            table.name
+        );
+        Error::user(SqlState::UNDEFINED_COLUMN, message)
+    };
+    found.map(|(at, _)| at).ok_or_else(missing)
+}
+
 /// The position of the table's column that each column of the sink goes to.
 fn places(table: &Relation, listed: &[String], columns: &[Column]) -> Result<Vec<usize>> {
-    let there: Vec<(usize, &Column)> = table.visible().collect();
-    let find = |name: &String| {
-        let found = there.iter().find(|(_, c)| c.name == *name);
-        let missing = || {
-            let message = format!(
-                "column \"{name}\" of relation \"{}\" does not exist",
-                table.name
-            );
-            Error::user(SqlState::UNDEFINED_COLUMN, message)
-        };
-        found.map(|(at, _)| *at).ok_or_else(missing)
-    };
-    let all: Vec<usize> = match listed {
-        [] => there.iter().map(|(at, _)| *at).collect(),
-        names => names.iter().map(find).collect::<Result<_>>()?,
-    };
+    let all = targets(table, listed)?;
     if let Some(twice) = (0..all.len()).find(|i| all[..*i].contains(&all[*i])) {
         let message = format!("column \"{}\" specified more than once", listed[twice]);
         return Err(Error::user(SqlState::DUPLICATE_COLUMN, message));
@@ -146,17 +228,9 @@ fn places(table: &Relation, listed: &[String], columns: &[Column]) -> Result<Vec
         let message = format!("the sink has {more}");
         return Err(Error::user(SqlState::SYNTAX_ERROR, message));
     }
-    // Other types are told by Arrow's.
-    let limited = |c: &Column| match c.sql_type.contains('(') {
-        true => c.sql_type.clone(),
-        false => String::new(),
-    };
     for (column, at) in columns.iter().zip(&all) {
         let to = &table.columns[*at];
-        // What has no limit takes what has one.
-        let fits = column.data_type == to.data_type
-            && (limited(column) == limited(to) || limited(to).is_empty());
-        if !fits {
+        if !fits(column, to) {
             let message = format!(
                 "column \"{}\" of table \"{}\" has another type than column \"{}\" of the sink",
                 to.name, table.name, column.name

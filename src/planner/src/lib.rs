@@ -28,6 +28,7 @@ mod lineage;
 mod lower;
 mod marks;
 mod names;
+mod now;
 mod optimise;
 mod options;
 pub mod parse;
@@ -142,6 +143,8 @@ pub struct Planner {
     search_path: Vec<String>,
     /// The time zone of what is planned.
     zone: String,
+    /// Whose text is planned again: its names mean what they meant.
+    reader: Option<Arc<Relation>>,
 }
 
 impl Planner {
@@ -153,7 +156,13 @@ impl Planner {
             registry: Arc::new(Registry::new(functions)),
             search_path: search_path.to_vec(),
             zone: "UTC".into(),
+            reader: None,
         }
+    }
+
+    /// What it plans over.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     /// The same planner over another catalog or search path; cheap, because the functions are
@@ -164,12 +173,20 @@ impl Planner {
             registry: self.registry.clone(),
             search_path: search_path.to_vec(),
             zone: self.zone.clone(),
+            reader: self.reader.clone(),
         }
     }
 
     /// The same planner in a session's time zone: what it plans keeps that zone.
     pub fn in_zone(mut self, zone: &str) -> Planner {
         self.zone = zone.to_string();
+        self
+    }
+
+    /// The same planner for the text of a relation that there is, which names relations as they
+    /// were called when it was written.
+    pub fn for_text_of(mut self, reader: Relation) -> Planner {
+        self.reader = Some(Arc::new(reader));
         self
     }
 

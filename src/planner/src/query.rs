@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{
-    Column, Conflict, ConnectorSpec, Encode, Format, OnError, Op, Properties, Relation,
+    Column, Conflict, ConnectorSpec, Encode, Format, Named, OnError, Op, Properties, Relation,
     RelationKind,
 };
 
@@ -35,6 +35,8 @@ pub(crate) struct Bound {
     pub reads: BTreeSet<Read>,
     /// Every relation that it names.
     pub relations: BTreeSet<RelationId>,
+    /// What the names in its own text mean.
+    pub named: Vec<Named>,
 }
 
 /// A query that is to be maintained, as it is written.
@@ -55,6 +57,8 @@ struct Streamed {
     stream: Stream,
     columns: Vec<Column>,
     relations: BTreeSet<RelationId>,
+    /// What the names in its own text mean.
+    named: Vec<Named>,
     /// What the query and the views below it name.
     reads: BTreeSet<Read>,
 }
@@ -94,6 +98,9 @@ impl Planner {
         let mut query = query.clone();
         crate::limits::settle(&mut query)?;
         let mut expander = Expander::new(&provider, positions).maintained(maintained);
+        if let Some(reader) = &self.reader {
+            expander = expander.inside(reader);
+        }
         expander.query(&mut query)?;
         let has_temporal_joins = maintained && timed::has_temporal_joins(&query);
         let mut scopes = Scopes::new(&provider, positions).without_keys(has_temporal_joins);
@@ -103,6 +110,10 @@ impl Planner {
         let outputs = scopes.rewrite(&mut query)?;
         crate::limits::check(&query, &|relation| provider.columns_of(relation))?;
         let (relations, reads) = (expander.relations, expander.reads);
+        let named = match &self.reader {
+            Some(reader) => reader.named.clone(),
+            None => expander.named.into_iter().collect(),
+        };
         let options = ParserOptions::from(&self.registry.options().sql_parser);
         let planner = SqlToRel::new_with_options(&provider, options);
         let body = outputs.is_none().then(|| query.body.clone());
@@ -140,6 +151,7 @@ impl Planner {
             names,
             sql_types,
             relations,
+            named,
             reads,
         })
     }
@@ -197,6 +209,7 @@ impl Planner {
             names,
             sql_types,
             relations,
+            named,
             reads,
         } = self.bind(query, positions, true, decorrelated)?;
         let names = renamed(names, columns)?;
@@ -226,8 +239,25 @@ impl Planner {
             stream,
             columns,
             relations,
+            named,
             reads,
         })
+    }
+
+    /// The columns of a query that is to be maintained; none where it cannot be.
+    pub(crate) fn columns_of_query(
+        &self,
+        query: &Query,
+        positions: &Positions,
+    ) -> Option<Vec<Column>> {
+        let bound = self.bind(query, positions, true, false).ok()?;
+        let fields = bound.plan.schema().fields().iter().zip(&bound.names);
+        let fields = fields.map(|(f, name)| {
+            let stored = crate::lower::stored_type(f.data_type());
+            f.as_ref().clone().with_name(name).with_data_type(stored)
+        });
+        let schema = Schema::new(fields.collect::<Vec<_>>());
+        Some(columns_of(&schema, &bound.sql_types))
     }
 
     pub(crate) fn materialized_view(
@@ -249,6 +279,7 @@ impl Planner {
             stream,
             columns,
             relations,
+            named,
             reads,
         } = streamed;
         refuse_records(&columns)?;
@@ -271,6 +302,7 @@ impl Planner {
         relation.append_only = append_only;
         relation.query = view.query_text.clone();
         relation.depends_on = relations.into_iter().collect();
+        relation.named = named;
         only_options(&view.options, &["on_error", "max_iterations"])?;
         relation.on_error = on_error(&view.options)?;
         relation.job = Some(job);
@@ -300,6 +332,7 @@ impl Planner {
             names,
             sql_types,
             relations,
+            named,
             reads,
         } = self.bind(&view.query, &statement.positions, false, false)?;
         let names = renamed(names, &view.columns)?;
@@ -327,6 +360,7 @@ impl Planner {
         )?;
         relation.query = view.query_text.clone();
         relation.depends_on = relations.into_iter().collect();
+        relation.named = named;
         Ok(Planned {
             relation,
             notices: Vec::new(),
@@ -345,10 +379,7 @@ impl Planner {
             SinkInput::Query(query, text, emits) => (query.clone(), text.clone(), *emits),
             SinkInput::Relation(name) => {
                 let quoted = |s: &str| ast::Ident::with_quote('"', s).to_string();
-                let relation = self
-                    .provider()
-                    .find(name.schema.as_deref(), &name.name)
-                    .map_err(|e| e.at(name.position))?;
+                let relation = self.source_relation(name)?;
                 let text = format!(
                     "SELECT * FROM {}.{}",
                     quoted(&relation.schema_name),
@@ -357,6 +388,9 @@ impl Planner {
                 (crate::parse::parse_query(&text)?, text, false)
             }
         };
+        let query = self
+            .assigned(sink, &query, &statement.positions)
+            .unwrap_or(query);
         let written = Written {
             query: &query,
             columns: &[],
@@ -369,6 +403,7 @@ impl Planner {
             mut stream,
             columns,
             relations,
+            named,
             reads,
         } = streamed;
         let target = self.target(sink, &columns, &stream.node.properties)?;
@@ -413,6 +448,7 @@ impl Planner {
         relation.on_error = on_error(&sink.options)?;
         relation.query = text;
         relation.depends_on = relations.into_iter().collect();
+        relation.named = named;
         if let Some(target) = &target {
             target.check_cycle(&self.catalog, &relation)?;
             relation.depends_on.push(target.table);
@@ -424,6 +460,17 @@ impl Planner {
             notices,
             reads,
         })
+    }
+
+    /// The relation that a sink sends, or a subscription follows.
+    pub(crate) fn source_relation(&self, name: &crate::statement::Name) -> Result<Arc<Relation>> {
+        let named = self.reader.iter().flat_map(|reader| &reader.named);
+        let mut meant = named.filter_map(|named| self.catalog.relations.get(&named.relation));
+        if let Some(meant) = meant.next() {
+            return Ok(meant.clone());
+        }
+        let found = self.provider().find(name.schema.as_deref(), &name.name);
+        found.map_err(|e| e.at(name.position))
     }
 
     /// A catalog entry with the fields that all kinds share.
@@ -473,6 +520,7 @@ impl Planner {
             snapshot: true,
             definition: statement.text.clone(),
             query: String::new(),
+            named: Vec::new(),
             depends_on: Vec::new(),
             owner: owner.into(),
             comment: None,

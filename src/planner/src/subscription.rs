@@ -112,8 +112,7 @@ impl Planner {
             milliseconds(retention(create)?)
         );
         let from = &create.from;
-        let followed = self.provider().find(from.schema.as_deref(), &from.name);
-        let followed = followed.map_err(|e| e.at(from.position))?;
+        let followed = self.source_relation(from)?;
         let kinds = [RelationKind::Table, RelationKind::MaterializedView];
         if !kinds.contains(&followed.kind) {
             let error = Error::user(

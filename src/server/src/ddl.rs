@@ -351,16 +351,20 @@ impl Session {
                 .collect();
             if !inside.is_empty() {
                 if !cascade {
-                    let first = &catalog.relations[&inside[0]];
+                    let inside = inside.iter().filter_map(|id| catalog.relations.get(id));
+                    let line = |r: &Arc<Relation>| {
+                        format!(
+                            "{} {name}.{} depends on schema {name}",
+                            r.kind.name(),
+                            r.name
+                        )
+                    };
+                    let lines: Vec<String> = inside.map(line).collect();
                     return Err(Error::user(
                         SqlState::DEPENDENT_OBJECTS,
                         format!("cannot drop schema {name} because other objects depend on it"),
                     )
-                    .with_detail(format!(
-                        "{} {name}.{} depends on schema {name}.",
-                        first.kind.name(),
-                        first.name
-                    ))
+                    .with_detail(lines.join("\n"))
                     .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
                 }
                 self.check_dependents(&catalog, &inside, true)?;

@@ -185,14 +185,15 @@ macro_rules! with_bytes {
     }};
 }
 
+/// -0 is not 0: a column gives back what it was given.
 fn same_float32(a: u32, b: u32) -> bool {
     let (x, y) = (f32::from_bits(a), f32::from_bits(b));
-    x == y || x.is_nan() && y.is_nan()
+    a == b || x.is_nan() && y.is_nan()
 }
 
 fn same_float64(a: u64, b: u64) -> bool {
     let (x, y) = (f64::from_bits(a), f64::from_bits(b));
-    x == y || x.is_nan() && y.is_nan()
+    a == b || x.is_nan() && y.is_nan()
 }
 
 impl<T: Word> Fixed<T> {

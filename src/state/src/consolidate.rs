@@ -62,7 +62,7 @@ impl Sums {
             .iter()
             .map(|f| f.data_type().clone())
             .collect();
-        let mut index = KeyIndex::new(&types);
+        let mut index = KeyIndex::of_rows(&types);
         let mut ids = Vec::new();
         index.intern(
             all.rows().columns(),

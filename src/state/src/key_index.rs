@@ -13,8 +13,10 @@
 //! column, and any number of columns of any types takes the same path without an encoding of its
 //! own.
 //!
-//! Equality: NULL equals NULL, -0 equals 0, every NaN equals every other; a key is kept in
-//! canonical form. Cost per key: the values' width, 8 bytes of hash, one bit, and about 12 bytes in
+//! Equality: NULL equals NULL, every NaN equals every other, and -0 equals 0; a key is kept in
+//! canonical form. An index of whole rows ([`KeyIndex::of_rows`]) tells -0 from 0 and keeps what it
+//! is given: two rows are one only where nobody could tell them apart, and `-0` is another text
+//! than `0`. Cost per key: the values' width, 8 bytes of hash, one bit, and about 12 bytes in
 //! the table.
 
 mod table;
@@ -35,6 +37,7 @@ const AHEAD: usize = 12;
 #[derive(Debug)]
 pub struct KeyIndex {
     keys: SlotColumns,
+    /// Whether there are floats to be put into canonical form.
     floats: bool,
     hashes: Chunked<u64>,
     slots: Slots,
@@ -53,6 +56,14 @@ impl KeyIndex {
             hashes: Chunked::new(),
             slots: Slots::default(),
             table: Table::new(),
+        }
+    }
+
+    /// The same over whole rows, which are one only if they are alike.
+    pub fn of_rows(types: &[DataType]) -> KeyIndex {
+        KeyIndex {
+            floats: false,
+            ..KeyIndex::new(types)
         }
     }
 

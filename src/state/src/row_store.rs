@@ -82,7 +82,7 @@ impl RowStore {
         self.columns.gather(columns, ids)
     }
 
-    /// Whether row `id` equals row `row` of a batch: NULL equals NULL, -0 equals 0, NaN equals NaN.
+    /// Whether row `id` equals row `row` of a batch: NULL equals NULL, NaN equals NaN, -0 is not 0.
     pub fn rows_equal(&self, id: u32, rows: &RecordBatch, row: usize) -> bool {
         self.columns.equals(id, rows.columns(), row)
     }

@@ -839,8 +839,10 @@ impl Proposed<'_> {
                         .get(id)
                         .is_some_and(|now| now.name != r.name || now.schema_name != r.schema_name)
                 };
+                // The texts of earlier builds do not know what their names mean.
                 if relation.kind == RelationKind::View
                     && touched.contains(id)
+                    && relation.named.is_empty()
                     && let Some(read) = read.filter(|r| renamed(r))
                 {
                     return Err(named_by_view(read, relation));

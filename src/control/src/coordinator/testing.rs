@@ -674,6 +674,7 @@ fn relation(id: u32, name: &str, kind: RelationKind, ops: Vec<Op>) -> Relation {
         snapshot: true,
         definition: String::new(),
         query: String::new(),
+        named: Vec::new(),
         depends_on: Vec::new(),
         owner: "root".into(),
         comment: None,

@@ -739,7 +739,7 @@ impl StateTable for Side {
 impl Multiset {
     fn new(types: &[DataType]) -> Multiset {
         Multiset {
-            index: KeyIndex::new(types),
+            index: KeyIndex::of_rows(types),
             weights: Chunked::new(),
             key_of: Chunked::new(),
             previous: Chunked::new(),

@@ -257,7 +257,7 @@ impl Partitions {
     /// How they compare in all.
     #[inline]
     pub fn compare(&self, a: u32, b: u32) -> Ordering {
-        self.rows.order(&self.order, a, b)
+        self.rows.order_apart(&self.order, a, b)
     }
 
     /// The column of the input that is the first sort key, and how it is sorted; none, if all rows
@@ -424,7 +424,7 @@ impl Partitions {
     fn inserted(&mut self, partition: u32, id: u32) -> u32 {
         let list = &mut self.lists[partition as usize];
         let (rows, order) = (&self.rows, &self.order);
-        match list.find(|other| rows.order(order, other, id)) {
+        match list.find(|other| rows.order_apart(order, other, id)) {
             Ok(place) => {
                 let there = list.iter_from(place).next().expect("it was found");
                 self.give_back(id);

@@ -129,6 +129,11 @@ fn relation(job: Option<JobPlan>) -> Relation {
         snapshot: true,
         definition: "CREATE MATERIALIZED VIEW v AS SELECT 1".into(),
         query: "SELECT 1".into(),
+        named: vec![Named {
+            schema: None,
+            name: "t".into(),
+            relation: RelationId(3),
+        }],
         depends_on: vec![RelationId(3)],
         owner: "root".into(),
         comment: Some("text".into()),

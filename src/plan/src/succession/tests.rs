@@ -34,6 +34,7 @@ fn relation(id: u32, name: &str, kind: RelationKind, columns: &[&str]) -> Relati
         snapshot: true,
         definition: String::new(),
         query: String::new(),
+        named: Vec::new(),
         depends_on: Vec::new(),
         owner: String::new(),
         comment: None,

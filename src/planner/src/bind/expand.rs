@@ -41,7 +41,7 @@ use crate::interval::interval_micros;
 use crate::limits::{MULTIPLIED_MAX, QUERY_DEPTH_MAX, too_deep, too_large};
 use crate::names::{fold, name_of};
 use crate::parse::{DIALECT, parse_query};
-use crate::statement::Positions;
+use crate::statement::{Name, Positions};
 use datafusion_sql::sqlparser::ast::{
     self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, TableFactor,
     VisitMut, VisitorMut,
@@ -50,8 +50,9 @@ use datafusion_sql::sqlparser::parser::Parser;
 use datafusion_sql::sqlparser::tokenizer::{Span, Tokenizer};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState, check_interrupt};
-use tidemark_plan::{Relation, RelationKind};
+use tidemark_plan::{Named, Relation, RelationKind};
 
 /// The rewriting of one statement.
 pub(crate) struct Expander<'a> {
@@ -61,6 +62,8 @@ pub(crate) struct Expander<'a> {
     pub(crate) relations: BTreeSet<RelationId>,
     /// Who names them: the statement, or a view that is read.
     pub(crate) reads: BTreeSet<Read>,
+    /// What the names in the statement's own text mean.
+    pub(crate) named: BTreeSet<Named>,
     /// The view whose query this is.
     within: Option<&'a Relation>,
     /// Of each table of FROM that is being visited, whether it is a view's query.
@@ -85,6 +88,7 @@ impl<'a> Expander<'a> {
             positions,
             relations: BTreeSet::new(),
             reads: BTreeSet::new(),
+            named: BTreeSet::new(),
             within: None,
             views: Vec::new(),
             scopes: Vec::new(),
@@ -202,16 +206,7 @@ impl<'a> Expander<'a> {
                 if name.schema.is_none() && self.scopes.iter().any(|s| s.contains(&name.name)) {
                     return Ok(false);
                 }
-                let relation = self
-                    .provider
-                    .find(name.schema.as_deref(), &name.name)
-                    .map_err(|e| {
-                        if name.position > 0 {
-                            e.at(name.position)
-                        } else {
-                            e
-                        }
-                    })?;
+                let relation = self.relation(&name)?;
                 self.relations.insert(relation.id);
                 if !self.views.contains(&true) {
                     self.reads.insert(Read {
@@ -221,7 +216,7 @@ impl<'a> Expander<'a> {
                 }
                 let is_view = relation.kind == RelationKind::View;
                 if is_view {
-                    *factor = self.view(&relation, alias.take())?;
+                    *factor = self.view(&relation, &name.name, alias.take())?;
                 } else if self.depth > 0 {
                     let quoted = |s: &str| Ident::with_quote('"', s);
                     *object = ast::ObjectName::from(vec![
@@ -230,7 +225,7 @@ impl<'a> Expander<'a> {
                     ]);
                     alias.get_or_insert_with(|| ast::TableAlias {
                         explicit: true,
-                        name: quoted(&relation.name),
+                        name: quoted(&name.name),
                         columns: Vec::new(),
                         at: None,
                     });
@@ -241,8 +236,34 @@ impl<'a> Expander<'a> {
         }
     }
 
-    /// A view's query in parentheses, under the view's name and column names.
-    fn view(&mut self, view: &Relation, alias: Option<ast::TableAlias>) -> Result<TableFactor> {
+    /// The relation that a name in FROM means.
+    fn relation(&mut self, name: &Name) -> Result<Arc<Relation>> {
+        let schema = name.schema.as_deref();
+        if let Some(meant) = self.provider.meant(self.within, schema, &name.name) {
+            return Ok(meant.clone());
+        }
+        let found = self.provider.find(schema, &name.name);
+        let found = found.map_err(|e| match name.position {
+            0 => e,
+            position => e.at(position),
+        })?;
+        if self.within.is_none() {
+            self.named.insert(Named {
+                schema: name.schema.clone(),
+                name: name.name.clone(),
+                relation: found.id,
+            });
+        }
+        Ok(found)
+    }
+
+    /// A view's query in parentheses, under the name that it has there and its column names.
+    fn view(
+        &mut self,
+        view: &Relation,
+        name: &str,
+        alias: Option<ast::TableAlias>,
+    ) -> Result<TableFactor> {
         self.depth += 1;
         if self.depth > QUERY_DEPTH_MAX {
             return Err(too_deep("views", QUERY_DEPTH_MAX));
@@ -254,6 +275,7 @@ impl<'a> Expander<'a> {
             positions: &positions,
             relations: BTreeSet::new(),
             reads: BTreeSet::new(),
+            named: BTreeSet::new(),
             within: Some(view),
             views: Vec::new(),
             scopes: Vec::new(),
@@ -280,7 +302,7 @@ impl<'a> Expander<'a> {
         };
         let named = ast::TableAlias {
             explicit: true,
-            name: Ident::with_quote('"', &view.name),
+            name: Ident::with_quote('"', name),
             columns: known.columns.iter().map(column).collect(),
             at: None,
         };

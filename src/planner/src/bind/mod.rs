@@ -238,6 +238,17 @@ impl Provider<'_> {
 }
 
 impl Provider<'_> {
+    /// The relation that the text of `reader` means by a name.
+    pub(crate) fn meant(
+        &self,
+        reader: Option<&Relation>,
+        schema: Option<&str>,
+        name: &str,
+    ) -> Option<&Arc<Relation>> {
+        let id = reader?.means(schema, name)?;
+        self.catalog.relations.get(&id)
+    }
+
     /// How many columns a relation has; 0 of an unknown one.
     pub(crate) fn columns_of(&self, relation: &ObjectName) -> usize {
         let found = name_of(relation, 0).and_then(|n| self.find(n.schema.as_deref(), &n.name));

@@ -16,6 +16,7 @@
 //! A mark (an EXISTS inside an OR) is a left join with the distinct keys of the right side, or,
 //! with a residual, the union of the semi join with true and the anti join with false.
 
+use crate::lower::columns::one_zero;
 use crate::lower::dependent::implied_pairs;
 use crate::lower::neighbours::in_order_of_key;
 use crate::lower::temporal::parted;
@@ -506,13 +507,13 @@ fn with_keys(
         .collect();
     let mut positions = Vec::new();
     for key in keys {
-        let lowered = to_expr(key, schema)?;
+        let (_, field) = key
+            .to_field(schema)
+            .map_err(|e| Error::internal(e.to_string()))?;
+        let lowered = one_zero(to_expr(key, schema)?, field.data_type());
         match exprs.iter().position(|e| *e == lowered) {
             Some(at) => positions.push(at),
             None => {
-                let (_, field) = key
-                    .to_field(schema)
-                    .map_err(|e| Error::internal(e.to_string()))?;
                 fields.push(Field::new(
                     key.schema_name().to_string(),
                     field.data_type().clone(),

@@ -49,7 +49,7 @@ pub(super) fn partition_of(exprs: &[Df], columns: &mut Columns<'_>) -> Result<Ve
         if matches!(to_expr(expr, columns.input)?, Expr::Literal(_)) {
             continue;
         }
-        let column = columns.add(expr)?;
+        let column = columns.add_key(expr)?;
         if !partition.contains(&column) {
             partition.push(column);
         }

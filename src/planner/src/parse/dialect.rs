@@ -185,6 +185,11 @@ impl Dialect for TidemarkDialect {
         }
     }
 
+    /// All words but those that PostgreSQL reserves, and what begins a clause of ours.
+    fn is_table_alias(&self, keyword: &Keyword, parser: &mut Parser) -> bool {
+        is_table_alias(*keyword, parser)
+    }
+
     /// All words but those that PostgreSQL wants AS before.
     fn is_column_alias(&self, keyword: &Keyword, _parser: &mut Parser) -> bool {
         use Keyword::*;
@@ -266,6 +271,32 @@ impl Dialect for TidemarkDialect {
         supports_comma_separated_trim() -> bool;
         supports_xml_expressions() -> bool;
         supports_comment_optimizer_hint() -> bool;
+    }
+}
+
+/// Whether a word behind a table without AS is its alias; `parser` stands behind the word.
+fn is_table_alias(word: Keyword, parser: &Parser) -> bool {
+    use Keyword::*;
+    let next = &parser.peek_token_ref().token;
+    let before_join = || {
+        let kinds = ["join", "left", "inner"];
+        kinds.iter().any(|kind| is_word(next, kind))
+    };
+    match word {
+        ALL | ANALYZE | AND | ANY | ARRAY | AS | ASC | ASYMMETRIC | AUTHORIZATION | BINARY
+        | BOTH | CASE | CAST | CHECK | COLLATE | COLLATION | COLUMN | CONCURRENTLY | CONSTRAINT
+        | CREATE | CROSS | DEFAULT | DEFERRABLE | DESC | DISTINCT | DO | ELSE | END | EXCEPT
+        | FALSE | FETCH | FOR | FOREIGN | FREEZE | FROM | FULL | GRANT | GROUP | HAVING | ILIKE
+        | IN | INITIALLY | INNER | INTERSECT | INTO | IS | JOIN | LATERAL | LEADING | LEFT
+        | LIKE | LIMIT | NATURAL | NOT | NOTNULL | NULL | OFFSET | ON | ONLY | OR | ORDER
+        | OUTER | OVERLAPS | PLACING | PRIMARY | REFERENCES | RETURNING | RIGHT | SELECT
+        | SIMILAR | SOME | SYMMETRIC | TABLE | TABLESAMPLE | THEN | TO | TRAILING | TRUE
+        | UNION | UNIQUE | USER | USING | VERBOSE | WHEN | WHERE | WINDOW | WITH => false,
+        ANTI | ASOF | GLOBAL | SEMI => !before_join(),
+        MATCH_CONDITION | VALUES => *next != Token::LParen,
+        // UPDATE t SET ..
+        SET => !matches!(next, Token::Word(_) | Token::LParen),
+        _ => true,
     }
 }
 

@@ -57,7 +57,7 @@ fn statements(sql: &str, strict: bool) -> Result<Vec<Statement>> {
         .tokenize_with_location()
         .map_err(|e| parser_error(ParserError::from(e), &positions))?;
     let mut tokens = operators::without_signs(tokens);
-    operators::national_texts(&mut tokens);
+    operators::other_spellings(&mut tokens);
     let source = Source::new(sql);
     let mut statements = Vec::new();
     for tokens in tokens.split(|t| t.token == Token::SemiColon) {

@@ -8,11 +8,15 @@ use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan,
 /// Characters with which an operator may end in a sign.
 const FREE: [char; 10] = ['~', '!', '@', '#', '%', '^', '&', '|', '`', '?'];
 
-/// `N'..'` is a text like any other.
-pub(super) fn national_texts(tokens: &mut [TokenWithSpan]) {
+/// `N'..'` is a text like any other, and `name := value` an argument like `name => value`.
+pub(super) fn other_spellings(tokens: &mut [TokenWithSpan]) {
     for token in tokens {
-        if let Token::NationalStringLiteral(text) = &mut token.token {
-            token.token = Token::SingleQuotedString(std::mem::take(text));
+        match &mut token.token {
+            Token::NationalStringLiteral(text) => {
+                token.token = Token::SingleQuotedString(std::mem::take(text));
+            }
+            Token::Assignment => token.token = Token::RArrow,
+            _ => {}
         }
     }
 }

@@ -6,11 +6,12 @@
 //! * `bpchar 'text'` is a constant, and so is `interval(2) 'text'`;
 //! * `x COLLATE name` may follow any expression;
 //! * `x LIKE ANY (array)` is `x ~~ ANY (array)`, and so on with ILIKE, NOT, ALL and SOME;
+//! * `x IN (VALUES ..)` is one of a subquery;
 //! * a list of `IN` may begin with a subquery: `x IN ((SELECT 1), 2)`.
 
 use super::dialect::{TidemarkDialect, call};
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Interval, ObjectName, Value,
+    BinaryOperator, CastKind, DataType, Expr, Interval, ObjectName, SetExpr, TableFactor, Value,
 };
 use datafusion_sql::sqlparser::dialect::{Dialect, Precedence};
 use datafusion_sql::sqlparser::keywords::Keyword;
@@ -159,11 +160,48 @@ pub(super) fn infix(parser: &mut Parser, expr: &Expr, too_long: impl Fn() -> Par
         }
         return Some(like_any(parser, expr, op, all));
     }
+    if let Some(negated) = in_values(parser) {
+        return Some(too_long().unwrap_or_else(|| values_of(parser, expr, negated)));
+    }
     let negated = in_list(parser)?;
     if let Some(error) = too_long() {
         return Some(error);
     }
     Some(list_of(parser, expr, negated))
+}
+
+/// Whether `[NOT] IN (VALUES ..` is next, and negated; takes all before VALUES.
+fn in_values(parser: &mut Parser) -> Option<bool> {
+    let negated = keyword(parser, 0) == Keyword::NOT;
+    let at = usize::from(negated);
+    let is_it = keyword(parser, at) == Keyword::IN
+        && parser.peek_nth_token_ref(at + 1).token == Token::LParen
+        && keyword(parser, at + 2) == Keyword::VALUES;
+    if !is_it {
+        return None;
+    }
+    (0..at + 2).for_each(|_| parser.advance_token());
+    Some(negated)
+}
+
+fn values_of(parser: &mut Parser, expr: &Expr, negated: bool) -> Result<Expr, ParserError> {
+    let values = parser.parse_query()?;
+    parser.expect_token(&Token::RParen)?;
+    let all = "SELECT * FROM (VALUES (1)) AS \"*VALUES*\"";
+    let mut subquery = Parser::new(&TidemarkDialect)
+        .try_with_sql(all)?
+        .parse_query()?;
+    if let SetExpr::Select(select) = subquery.body.as_mut()
+        && let Some(TableFactor::Derived { subquery, .. }) =
+            select.from.first_mut().map(|from| &mut from.relation)
+    {
+        *subquery = values;
+    }
+    Ok(Expr::InSubquery {
+        expr: Box::new(expr.clone()),
+        subquery,
+        negated,
+    })
 }
 
 /// The operator of `[NOT] LIKE ANY` and its like, and whether ALL is meant; takes the words.

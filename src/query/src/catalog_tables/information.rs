@@ -3,6 +3,7 @@
 use super::build::{Row, table};
 use super::postgres::{column_type, data_type_name};
 use super::roles;
+use crate::definition;
 use crate::snapshot::Snapshot;
 use crate::types;
 use arrow::datatypes::DataType;
@@ -152,7 +153,7 @@ pub fn system_table(s: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
                     vec![
                         ("table_schema", (&r.schema_name).into()),
                         ("table_name", (&r.name).into()),
-                        ("view_definition", (&r.query).into()),
+                        ("view_definition", definition::query_in(s, r).into()),
                     ]
                 })
                 .collect(),

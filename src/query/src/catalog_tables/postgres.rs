@@ -12,6 +12,7 @@ use super::roles;
 use super::sessions;
 use super::statics;
 use super::zones;
+use crate::definition;
 use crate::snapshot::Snapshot;
 use crate::types;
 use arrow::datatypes::DataType;
@@ -327,7 +328,7 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
                     ("schemaname", (&r.schema_name).into()),
                     ("viewname", (&r.name).into()),
                     ("viewowner", (&r.owner).into()),
-                    ("definition", (&r.query).into()),
+                    ("definition", definition::query_in(snapshot, r).into()),
                 ]
             }),
         ),
@@ -339,7 +340,7 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
                     ("schemaname", (&r.schema_name).into()),
                     ("matviewname", (&r.name).into()),
                     ("matviewowner", (&r.owner).into()),
-                    ("definition", (&r.query).into()),
+                    ("definition", definition::query_in(snapshot, r).into()),
                 ]
             }),
         ),
@@ -729,7 +730,7 @@ fn index_views(s: &Snapshot) -> Vec<Row> {
                 ("schemaname", (&r.schema_name).into()),
                 ("tablename", (&on.name).into()),
                 ("indexname", (&r.name).into()),
-                ("indexdef", (&r.definition).into()),
+                ("indexdef", definition::index(&s.catalog, r).into()),
             ]);
         }
     }

@@ -3,6 +3,8 @@
 use super::streamed::{Piece, write_piece};
 use super::*;
 use crate::copy::Lines;
+use arrow::array::StringArray;
+use tidemark_plan::Column;
 use tidemark_planner::statement::{Copied, Copy};
 use tokio::task::JoinHandle;
 
@@ -193,7 +195,11 @@ fn copied_batch(target: &CopyIn, lines: &Lines, before: usize) -> Result<RecordB
     let mut arrays = Vec::new();
     for (i, column) in relation.columns.iter().enumerate() {
         let array = match columns.iter().position(|c| *c == i) {
-            Some(at) => values::parse_texts(&lines.column(at), column, &target.zone)?,
+            Some(at) => {
+                let texts = lines.column(at);
+                values::parse_texts(&texts, column, &target.zone)
+                    .map_err(|e| at_line(e, target, column, &texts, before))?
+            }
             None => {
                 let default = constant_default(column)?.ok_or_else(|| {
                     Error::unsupported(format!(
@@ -208,3 +214,34 @@ fn copied_batch(target: &CopyIn, lines: &Lines, before: usize) -> Result<RecordB
     }
     nullable_batch(relation, arrays)
 }
+
+/// The error of a column's texts with the line that it is of; `before` lines came before them.
+fn at_line(
+    error: Error,
+    target: &CopyIn,
+    column: &Column,
+    texts: &StringArray,
+    before: usize,
+) -> Error {
+    let fails =
+        |at: &usize| values::parse_texts(&texts.slice(*at, 1), column, &target.zone).is_err();
+    let Some(at) = (0..texts.len()).find(fails) else {
+        return error;
+    };
+    let shown = match texts.is_null(at) {
+        true => "null input".to_string(),
+        false => {
+            let shown: String = texts.value(at).chars().take(SHOWN_MAX).collect();
+            let cut = shown.len() < texts.value(at).len();
+            format!("\"{shown}\"{}", if cut { "..." } else { "" })
+        }
+    };
+    let (table, line) = (&target.relation.name, before + at + 1);
+    error.with_detail(format!(
+        "COPY {table}, line {line}, column {}: {shown}",
+        column.name
+    ))
+}
+
+/// Characters of a text that is wrong that its error shows.
+const SHOWN_MAX: usize = 100;

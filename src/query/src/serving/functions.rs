@@ -421,7 +421,8 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
             });
             Ok(relation
                 .filter(|r| matches!(r.kind, RelationKind::View | RelationKind::MaterializedView))
-                .map(|r| format!(" {};", r.query.trim().trim_end_matches(';'))))
+                .map(|r| crate::definition::query_in(&s, &r))
+                .map(|query| format!(" {};", query.trim().trim_end_matches(';'))))
         }),
         "pg_get_indexdef" => stable(name, Utf8, 1, move |a| {
             Ok(a[0].as_deref().and_then(|oid| {
@@ -521,7 +522,7 @@ fn index_definition(snapshot: &Snapshot, oid: &str, column: usize) -> Option<Str
     if column > 0 {
         return index.columns.get(column - 1).map(|c| quote_ident(&c.name));
     }
-    Some(index.definition.trim().trim_end_matches(';').to_string())
+    Some(crate::definition::index(&snapshot.catalog, index))
 }
 
 fn format_type(oid: &str, modifier: Option<&str>) -> Option<String> {

@@ -228,6 +228,7 @@ impl Session {
             snapshot: true,
             definition,
             query: statement.text.clone(),
+            named: Vec::new(),
             depends_on: vec![on.id],
             owner: self.user().into(),
             comment: None,

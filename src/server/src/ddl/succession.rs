@@ -65,7 +65,9 @@ impl Planning {
         }
         let statement = tidemark_planner::parse_stored(&reader.definition)?.pop();
         let statement = statement.ok_or_else(|| Error::internal("a view without a text"))?;
-        let planner = self.planner(catalog);
+        let mut known = reader.clone();
+        known.altered.known_as.clear();
+        let planner = self.planner(catalog).for_text_of(known);
         let planned = planner.plan_create(reader.id, &statement, &reader.owner)?;
         Ok(planned.relation)
     }

@@ -156,7 +156,10 @@ impl Base {
                 .collect::<Vec<DataType>>()
         };
         Base::Indexed(Indexed {
-            index: KeyIndex::new(&types(&key)),
+            index: match weights {
+                Weights::Multiset(..) => KeyIndex::of_rows(&types(&key)),
+                Weights::Keyed(..) => KeyIndex::new(&types(&key)),
+            },
             values: SlotColumns::new(&types(&others)),
             weights,
             key,
@@ -350,11 +353,15 @@ pub(super) fn by_sign(changes: &ChangeBatch) -> (Vec<u32>, Vec<u32>) {
 }
 
 impl Indexed {
-    pub(super) fn key_types(&self, schema: &SchemaRef) -> Vec<DataType> {
-        self.key
-            .iter()
-            .map(|c| schema.field(*c).data_type().clone())
-            .collect()
+    /// An index of no keys yet, of the kind that its own is.
+    pub(super) fn no_keys(&self, schema: &SchemaRef) -> KeyIndex {
+        let types = self.key.iter();
+        let types = types.map(|c| schema.field(*c).data_type().clone());
+        let types: Vec<DataType> = types.collect();
+        match self.is_multiset() {
+            true => KeyIndex::of_rows(&types),
+            false => KeyIndex::new(&types),
+        }
     }
 
     pub(super) fn is_multiset(&self) -> bool {

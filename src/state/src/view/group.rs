@@ -134,7 +134,10 @@ impl GroupIndex {
         let all = ChangeBatch::concat(&changes[0].schema(), changes);
         let columns = pick(all.rows(), key);
         let types: Vec<_> = columns.iter().map(|k| k.data_type().clone()).collect();
-        let mut keys = KeyIndex::new(&types);
+        let mut keys = match key.len() == all.rows().num_columns() {
+            true => KeyIndex::of_rows(&types),
+            false => KeyIndex::new(&types),
+        };
         let mut ids = Vec::new();
         let hashes = hash_columns(&columns, all.num_rows());
         keys.intern(&columns, &hashes, &mut ids);

@@ -256,7 +256,7 @@ impl ViewTable {
     ) -> Option<TableDelta> {
         let options = &self.view.options;
         let net = options.sum(fresh);
-        let mut touched = KeyIndex::new(&indexed.key_types(&options.schema));
+        let mut touched = indexed.no_keys(&options.schema);
         let keys = pick(net.rows(), &indexed.key);
         let hashes = hash_columns(&keys, net.num_rows());
         touched.intern(&keys, &hashes, &mut Vec::new());
@@ -288,7 +288,7 @@ impl ViewTable {
     fn outcome_of_keyed(&self, indexed: &Indexed, net: &ChangeBatch) -> Outcome {
         let (gone, come) = by_sign(net);
         let rows = take_rows(net.rows(), come);
-        let mut present = KeyIndex::new(&indexed.key_types(&self.view.options.schema));
+        let mut present = indexed.no_keys(&self.view.options.schema);
         let keys = pick(&rows, &indexed.key);
         let hashes = hash_columns(&keys, rows.num_rows());
         present.intern(&keys, &hashes, &mut Vec::new());

@@ -25,6 +25,7 @@ fn relation(id: u32, name: &str, kind: RelationKind, depends_on: &[u32]) -> Rela
         snapshot: true,
         definition: String::new(),
         query: String::new(),
+        named: Vec::new(),
         depends_on: depends_on.iter().copied().map(RelationId).collect(),
         owner: String::new(),
         comment: None,
