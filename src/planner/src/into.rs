@@ -9,9 +9,11 @@ use crate::Planner;
 use crate::options::{flag, only_options};
 use crate::parse::parse_query;
 use crate::statement::{CreateSink, Name, Positions};
+use arrow_schema::DataType;
 use datafusion_sql::sqlparser::ast::{Ident, Query, SetExpr, TableFactor};
 use std::collections::BTreeMap;
 use tidemark_common::{Error, RelationId, Result, SqlState};
+use tidemark_plan::messages::sql_type_name;
 use tidemark_plan::{
     Catalog, Column, Conflict, ConnectorSpec, Encode, Format, INTO_TABLE, IntoTable, Properties,
     Relation, RelationKind,
@@ -144,7 +146,7 @@ impl Planner {
             let cast = !fits(column, to) && is_assigned(column, to);
             any |= cast;
             items.push(match cast {
-                true => format!("CAST({from} AS {}) AS {name}", to.sql_type),
+                true => format!("CAST({from} AS {}) AS {name}", type_of(to)),
                 false => format!("{from} AS {name}"),
             });
         }
@@ -178,16 +180,28 @@ fn fits(column: &Column, to: &Column) -> bool {
 /// assignment casts. A text that is too long is an error there and cut off by a cast: those of
 /// limited length are for the user to write.
 fn is_assigned(column: &Column, to: &Column) -> bool {
-    let is_number = |c: &Column| {
-        let names = ["smallint", "integer", "bigint", "real", "double", "numeric"];
-        names.iter().any(|name| c.sql_type.starts_with(name)) && !c.sql_type.ends_with("[]")
+    use DataType as D;
+    let is_number = |t: &D| {
+        let is_whole = matches!(t, D::Int16 | D::Int32 | D::Int64);
+        is_whole
+            || matches!(
+                t,
+                D::Float32 | D::Float64 | D::Decimal128(..) | D::LargeBinary
+            )
     };
-    let is_moment = |c: &Column| {
-        let names = ["date", "timestamp"];
-        names.iter().any(|name| c.sql_type.starts_with(name)) && !c.sql_type.ends_with("[]")
-    };
-    let takes_all = ["text", "varchar", "character varying"].contains(&to.sql_type.as_str());
-    takes_all || is_number(column) && is_number(to) || is_moment(column) && is_moment(to)
+    let is_moment = |t: &D| matches!(t, D::Date32 | D::Timestamp(..));
+    let (from, into) = (&column.data_type, &to.data_type);
+    let takes_all = *into == D::Utf8 && !to.sql_type.contains('(');
+    takes_all || is_number(from) && is_number(into) || is_moment(from) && is_moment(into)
+}
+
+/// The name of a column's type, as a cast writes it.
+fn type_of(column: &Column) -> String {
+    match &column.data_type {
+        DataType::Decimal128(digits, scale) => format!("numeric({digits}, {scale})"),
+        _ if !column.sql_type.is_empty() => column.sql_type.clone(),
+        other => sql_type_name(other),
+    }
 }
 
 /// The positions of the columns that a sink writes.

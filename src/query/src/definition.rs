@@ -1,5 +1,5 @@
-//! The statement that makes a relation as it is now: as it was written, unless it, columns of it, or
-//! what it reads, got other names or columns since.
+//! The statement that makes a relation as it is now: as it was written, unless it, columns of it,
+//! or what it reads, got other names or columns since.
 
 use crate::identifiers::quote_ident;
 use crate::snapshot::Snapshot;

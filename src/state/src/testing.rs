@@ -113,6 +113,11 @@ pub(crate) fn column(
 /// Each row as text; equal rows have equal texts and NULL is not a text.
 pub(crate) fn texts(columns: &[ArrayRef], rows: usize) -> Vec<String> {
     let columns: Vec<ArrayRef> = columns.iter().map(canonical).collect();
+    row_texts(&columns, rows)
+}
+
+/// The same of whole rows, of which one with -0 is another than one with 0.
+pub(crate) fn row_texts(columns: &[ArrayRef], rows: usize) -> Vec<String> {
     let options = FormatOptions::default();
     let formatters: Vec<ArrayFormatter> = columns
         .iter()

@@ -2,7 +2,7 @@
 //! ones so weak that most keys share a tag.
 
 use super::*;
-use crate::testing::{Random, column, texts, types};
+use crate::testing::{Random, column, row_texts, texts, types};
 use std::collections::HashMap;
 use tidemark_changelog::hash_columns;
 
@@ -12,6 +12,8 @@ struct Model {
     types: Vec<DataType>,
     mask: u64,
     nulls: bool,
+    /// What tells one from another.
+    texts: fn(&[ArrayRef], usize) -> Vec<String>,
 }
 
 impl Model {
@@ -30,7 +32,7 @@ impl Model {
             .into_iter()
             .map(|h| h & self.mask)
             .collect();
-        let texts = texts(&keys, rows);
+        let texts = (self.texts)(&keys, rows);
         (keys, hashes, texts)
     }
 
@@ -72,7 +74,7 @@ impl Model {
     fn check(&self) {
         assert_eq!(self.index.len(), self.ids.len());
         let live: Vec<u32> = self.index.live_ids().collect();
-        let gathered = texts(&self.index.gather(&live), live.len());
+        let gathered = (self.texts)(&self.index.gather(&live), live.len());
         let found: HashMap<String, u32> = gathered.into_iter().zip(live.iter().copied()).collect();
         assert_eq!(found, self.ids);
         assert!(
@@ -103,14 +105,21 @@ fn agrees_with_a_map_over_all_types_and_hashes() {
     for types in shapes {
         for mask in [u64::MAX, 0x3, 0x3_0000_0007, 0] {
             for nulls in [false, true] {
-                let mut model = Model {
-                    index: KeyIndex::new(&types),
-                    ids: HashMap::new(),
-                    types: types.clone(),
-                    mask,
-                    nulls,
-                };
-                (0..40).for_each(|_| model.step(&mut rng));
+                for of_rows in [false, true] {
+                    let (index, texts): (_, fn(&[ArrayRef], usize) -> Vec<String>) = match of_rows {
+                        false => (KeyIndex::new(&types), texts),
+                        true => (KeyIndex::of_rows(&types), row_texts),
+                    };
+                    let mut model = Model {
+                        index,
+                        ids: HashMap::new(),
+                        types: types.clone(),
+                        mask,
+                        nulls,
+                        texts,
+                    };
+                    (0..40).for_each(|_| model.step(&mut rng));
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 //! pinned epoch, seals, and restores from what was sealed.
 
 use super::*;
-use crate::testing::{Random, column, texts};
+use crate::testing::{Random, column, row_texts, texts};
 use crate::{StateTable, TableDelta, TableForm};
 use arrow::array::Int64Array;
 use arrow::datatypes::{DataType, Field, Schema};
@@ -53,7 +53,7 @@ struct Durable {
 
 impl Durable {
     fn add(&mut self, key_columns: usize, delta: &TableDelta) {
-        let key = |rows: &RecordBatch| texts(&rows.columns()[..key_columns], rows.num_rows());
+        let key = |rows: &RecordBatch| row_texts(&rows.columns()[..key_columns], rows.num_rows());
         assert_eq!(
             (delta.upserts.num_rows(), delta.deletes.num_rows()),
             (delta.upsert_vnodes.len(), delta.delete_vnodes.len())
@@ -290,7 +290,7 @@ fn bag(batches: &[RecordBatch]) -> Bag {
     let mut bag = Bag::new();
     for text in batches
         .iter()
-        .flat_map(|b| texts(b.columns(), b.num_rows()))
+        .flat_map(|b| row_texts(b.columns(), b.num_rows()))
     {
         *bag.entry(text).or_default() += 1;
     }
@@ -455,7 +455,7 @@ fn many_updates_of_few_keys_under_a_pin_cost_the_keys() {
     assert_eq!(written, 2000 * 200);
     let value = |epoch| {
         let rows = view.read_at(Epoch(epoch), Epoch(1), &[2], 10_000).unwrap();
-        texts(rows[0].columns(), 1).remove(0)
+        row_texts(rows[0].columns(), 1).remove(0)
     };
     assert!(!value(1).contains("200") && value(2001).contains("200"));
     // The reader goes: nothing is pending any more.
@@ -502,7 +502,7 @@ fn a_lookup_finds_rows_of_large_groups() {
         let schema = Arc::new(view.schema().project(&[2]).unwrap());
         let rows = view.lookup(Epoch(epoch), Epoch(1), &key(j), (&[2], &schema));
         let rows = rows.unwrap();
-        texts(rows.columns(), rows.num_rows())
+        row_texts(rows.columns(), rows.num_rows())
     };
     view.sum_pending(&[Epoch(1), Epoch(3)]);
     for j in [0, 999, 3999, 4999] {
@@ -511,7 +511,7 @@ fn a_lookup_finds_rows_of_large_groups() {
             .iter()
             .flat_map(|b| (0..b.num_rows()).map(|i| b.slice(i, 1)))
             .filter(|b| b.column(1).as_ref() == key(j)[0].as_ref())
-            .flat_map(|b| texts(&b.columns()[..1], 1))
+            .flat_map(|b| row_texts(&b.columns()[..1], 1))
             .collect();
         assert_eq!(value(3, j), wanted, "{j}");
     }

@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
     use crate::added::{encode, widened};
-    use crate::testing::{Random, column, texts};
+    use crate::testing::{Random, column, row_texts, texts};
     use crate::{StateTable, TableDelta, ViewTable};
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
     use arrow::datatypes::{DataType, Field, Schema};
@@ -167,7 +167,7 @@ mod tests {
                         widened_columns(columns, rows.num_rows(), schema)
                     }
                 };
-                texts(&columns, rows.num_rows())
+                row_texts(&columns, rows.num_rows())
             };
             for (vnode, key) in delta.delete_vnodes.iter().zip(keys(&delta.deletes)) {
                 self.0.remove(&(*vnode, key));
@@ -180,7 +180,8 @@ mod tests {
 
         /// What is there, as text, with values for what rows lack.
         fn texts(&self, shape: Shape, schema: &SchemaRef) -> BTreeMap<(u16, String), String> {
-            let text = |row: &RecordBatch| texts(filled(row, shape, schema).columns(), 1).remove(0);
+            let text =
+                |row: &RecordBatch| row_texts(filled(row, shape, schema).columns(), 1).remove(0);
             self.0.iter().map(|(k, r)| (k.clone(), text(r))).collect()
         }
     }
@@ -202,7 +203,9 @@ mod tests {
     }
 
     fn bag(rows: &[RecordBatch]) -> Vec<String> {
-        let rows = rows.iter().flat_map(|b| texts(b.columns(), b.num_rows()));
+        let rows = rows
+            .iter()
+            .flat_map(|b| row_texts(b.columns(), b.num_rows()));
         let mut rows: Vec<String> = rows.collect();
         rows.sort();
         rows
