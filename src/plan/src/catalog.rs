@@ -80,6 +80,9 @@ pub enum RelationKind {
     Index,
     /// `CREATE SUBSCRIPTION`: the changes of another relation, kept for a while.
     Subscription,
+    /// `CREATE FUNCTION`: a text that is expanded, too. It shares no names with relations; its
+    /// columns are its parameters, its query is its body.
+    Function,
 }
 
 impl RelationKind {
@@ -93,6 +96,7 @@ impl RelationKind {
             RelationKind::Sink => "sink",
             RelationKind::Index => "index",
             RelationKind::Subscription => "subscription",
+            RelationKind::Function => "function",
         }
     }
 }
@@ -310,11 +314,22 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Finds a relation by schema and name.
+    /// Finds a relation by schema and name; no function.
     pub fn find(&self, schema_name: &str, name: &str) -> Option<&Arc<Relation>> {
-        self.relations
-            .values()
-            .find(|r| r.name == name && r.schema_name == schema_name)
+        self.relations.values().find(|r| {
+            r.name == name && r.schema_name == schema_name && r.kind != RelationKind::Function
+        })
+    }
+
+    /// The functions of a schema and name, each of another number of parameters.
+    pub fn functions<'a>(
+        &'a self,
+        schema_name: &'a str,
+        name: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Relation>> {
+        self.relations.values().filter(move |r| {
+            r.kind == RelationKind::Function && r.name == name && r.schema_name == schema_name
+        })
     }
 
     /// The relations that depend directly on `id`.

@@ -14,6 +14,16 @@ pub(crate) fn fold(ident: Ident) -> String {
     }
 }
 
+/// A name as a statement writes it: quoted where it would be folded, or is no word.
+pub(crate) fn quote(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let is_word = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    match is_word && name.chars().all(plain) {
+        true => name.to_string(),
+        false => Ident::with_quote('"', name).to_string(),
+    }
+}
+
 /// The last one or two parts of a name; a database in front is accepted and dropped.
 pub(crate) fn name_of(object: &ObjectName, position: usize) -> Result<Name> {
     let parts: Option<Vec<String>> = object

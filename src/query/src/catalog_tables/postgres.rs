@@ -7,6 +7,7 @@
 //! passwords.
 
 use super::build::{Cell, Row, table};
+use super::functions;
 use super::oids;
 use super::roles;
 use super::sessions;
@@ -417,6 +418,7 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
         ),
         "pg_timezone_names" => table(zones::NAMES, zones::names()),
         "pg_timezone_abbrevs" => table(zones::ABBREVIATIONS, zones::abbreviations()),
+        "pg_proc" => return statics::with_rows(name, functions::procedures(snapshot)),
         _ => match EMPTY.iter().find(|(n, _)| *n == name) {
             Some((_, description)) => table(description, Vec::new()),
             None => return statics::table(name),
@@ -476,7 +478,7 @@ fn kind_letter(kind: RelationKind) -> Option<&'static str> {
         RelationKind::MaterializedView | RelationKind::Subscription => "m",
         RelationKind::Index => "i",
         RelationKind::Source => "f",
-        RelationKind::Sink => return None,
+        RelationKind::Sink | RelationKind::Function => return None,
     })
 }
 

@@ -28,6 +28,7 @@ use tidemark_common::{Error, SqlState};
 use tidemark_operator::functions::cast_array;
 use tidemark_plan::{Relation, RelationKind};
 use tidemark_planner::SessionZone;
+use tidemark_planner::functions::{declared, definition, parameters_text, returned_text};
 
 /// One row's arguments, as text.
 pub(super) type Arguments<'a> = &'a [Option<String>];
@@ -221,11 +222,7 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         constant("pg_my_temp_schema", Int32, Some("0")),
         constant("pg_is_other_temp_schema", Boolean, Some("false")),
         constant("pg_get_partkeydef", Utf8, None),
-        constant("pg_get_function_result", Utf8, None),
-        constant("pg_get_function_arguments", Utf8, None),
-        constant("pg_get_function_identity_arguments", Utf8, None),
         constant("pg_get_function_sqlbody", Utf8, None),
-        constant("pg_get_functiondef", Utf8, None),
         constant("pg_get_triggerdef", Utf8, None),
         constant("pg_get_ruledef", Utf8, None),
         constant("pg_get_serial_sequence", Utf8, None),
@@ -423,6 +420,17 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
                 .filter(|r| matches!(r.kind, RelationKind::View | RelationKind::MaterializedView))
                 .map(|r| format!(" {};", r.query.trim().trim_end_matches(';'))))
         }),
+        "pg_get_functiondef"
+        | "pg_get_function_result"
+        | "pg_get_function_arguments"
+        | "pg_get_function_identity_arguments" => {
+            let which = name.to_string();
+            stable(name, Utf8, 1, move |a| {
+                let function = a[0].as_deref().and_then(|oid| relation_of(&s, oid));
+                let function = function.filter(|r| r.kind == RelationKind::Function);
+                Ok(function.and_then(|f| text_of_function(&which, f)))
+            })
+        }
         "pg_get_indexdef" => stable(name, Utf8, 1, move |a| {
             Ok(a[0].as_deref().and_then(|oid| {
                 index_definition(
@@ -442,11 +450,16 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
             Ok(relation.map(|r| format!("PRIMARY KEY ({})", key_names(&r))))
         }),
         "obj_description" => stable(name, Utf8, 1, move |a| {
-            let catalog_matches = a.get(1).is_none_or(|c| c.as_deref() == Some("pg_class"));
-            Ok(a[0]
-                .as_deref()
-                .filter(|_| catalog_matches)
-                .and_then(|oid| relation_of(&s, oid)?.comment.clone()))
+            let of_kind = |r: &&Relation| {
+                let catalog = match r.kind {
+                    RelationKind::Function => "pg_proc",
+                    _ => "pg_class",
+                };
+                a.get(1).is_none_or(|c| c.as_deref() == Some(catalog))
+            };
+            let relation = a[0].as_deref().and_then(|oid| relation_of(&s, oid));
+            let relation = relation.map(AsRef::as_ref).filter(of_kind);
+            Ok(relation.and_then(|r| r.comment.clone()))
         }),
         "col_description" => constant(name, Utf8, None),
         _ => {
@@ -455,6 +468,19 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
                 .or_else(|| super::sizes::of_statement(snapshot, name));
         }
     })
+}
+
+/// What a function of the catalog says of a function that a statement made; none of one that this
+/// build cannot read.
+fn text_of_function(which: &str, function: &Relation) -> Option<String> {
+    match which {
+        "pg_get_functiondef" => definition(function).ok(),
+        "pg_get_function_result" => returned_text(&declared(function).ok()?).ok(),
+        which => Some(parameters_text(
+            function,
+            which == "pg_get_function_arguments",
+        )),
+    }
 }
 
 /// The oid of a relation by its name, qualified or not; also of the system catalogs.
