@@ -3,7 +3,7 @@
 
 use crate::roles::{DefaultGrant, Grants, Role};
 use crate::secrets::{Hidden, Secret};
-use crate::{Altered, Conflict, JobPlan, Unreadable, Watermark};
+use crate::{Altered, Conflict, Expr, JobPlan, Unreadable, Watermark};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +61,17 @@ fn digits(data_type: &DataType) -> Option<String> {
         DataType::Decimal128(precision, scale) => Some(format!("numeric({precision},{scale})")),
         _ => None,
     }
+}
+
+/// A column that is computed of the others of its row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Generated {
+    /// Which, by position.
+    pub column: usize,
+    /// Of what, as SQL text.
+    pub text: String,
+    /// The same over the relation's columns; none of them is computed.
+    pub value: Expr,
 }
 
 /// What a relation is.
@@ -197,6 +208,8 @@ pub struct Relation {
     /// Its connector may take records away (compaction): of epochs after this one, the log keeps
     /// the rows until a checkpoint contains them. None where offsets alone bring the rows back.
     pub logs_rows: Option<Epoch>,
+    /// The columns that are computed.
+    pub generated: Vec<Generated>,
     /// What INSERT does on an existing key.
     pub conflict: Conflict,
     /// What happens to failing rows.
@@ -246,6 +259,11 @@ impl Relation {
                 .map(|c| Field::new(&c.name, c.data_type.clone(), c.nullable))
                 .collect::<Vec<_>>(),
         ))
+    }
+
+    /// How a column is computed, if it is.
+    pub fn generated(&self, column: usize) -> Option<&Generated> {
+        self.generated.iter().find(|g| g.column == column)
     }
 
     /// The primary key that no two rows share and none lacks: it is declared, and kept.

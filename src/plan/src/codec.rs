@@ -13,7 +13,8 @@
 use crate::roles::{DefaultGrant, Grants, Role};
 use crate::secrets::Secret;
 use crate::{
-    Altered, Catalog, Column, Conflict, Expr, JobPlan, Literal, Node, OnError, Op, Properties,
+    Altered, Catalog, Column, Conflict, Expr, Generated, JobPlan, Literal, Node, OnError, Op,
+    Properties,
 };
 use crate::{BinaryOp, ConnectorSpec, Relation, RelationKind, Stopped, Watermark};
 use arrow_schema::{DataType, SchemaRef};
@@ -346,6 +347,8 @@ struct Body<'a> {
     connector: Cow<'a, Option<ConnectorSpec>>,
     #[serde(default, deserialize_with = "logged_after")]
     logs_rows: Option<Epoch>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    generated: Cow<'a, [Generated]>,
     conflict: Conflict,
     on_error: OnError,
     snapshot: bool,
@@ -389,6 +392,7 @@ impl Stored {
                     watermark: Cow::Borrowed(&relation.watermark),
                     connector: Cow::Borrowed(&relation.connector),
                     logs_rows: relation.logs_rows,
+                    generated: Cow::Borrowed(&relation.generated),
                     conflict: relation.conflict,
                     on_error: relation.on_error,
                     snapshot: relation.snapshot,
@@ -444,6 +448,7 @@ impl Stored {
             watermark: body.watermark.into_owned(),
             connector: body.connector.into_owned(),
             logs_rows: body.logs_rows,
+            generated: body.generated.into_owned(),
             conflict: body.conflict,
             on_error: body.on_error,
             snapshot: body.snapshot,
@@ -483,6 +488,7 @@ impl Stored {
             watermark: None,
             connector: None,
             logs_rows: None,
+            generated: Vec::new(),
             conflict: Conflict::Overwrite,
             on_error: OnError::Log,
             snapshot: true,

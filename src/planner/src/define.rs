@@ -1,6 +1,7 @@
 //! CREATE FUNCTION: what a function takes and gives is known, and its body is bound, when it is
 //! created; where it is called its body takes the place of the call (`bind::expand::inlined`).
 
+use crate::bind::collects_parameters;
 use crate::functions::{base, declared, returned_text, signature, types_of, unmodified};
 use crate::parse::parse_query;
 use crate::query::Bound;
@@ -49,6 +50,12 @@ impl Planner {
             ));
         };
         let columns = parameters(create)?;
+        if collects_parameters(create, &self.provider()) {
+            let message = "an aggregate of nothing but parameters is not supported in a function";
+            return Err(Error::unsupported(message)
+                .at(create.name.position)
+                .with_detail("Where the function is called it would be one of the query there."));
+        }
         let given = given(create, returns)?;
         let bound = self.bound_body(create, returns)?;
         check_result(&bound, &given, returns)?;
@@ -118,11 +125,7 @@ impl Planner {
             }
             None => body,
         };
-        let bound = self.bind(&query, &Positions::default(), false, false);
-        bound.map_err(|e| match e.state() {
-            SqlState::INTERNAL => e,
-            _ => e.context(format_args!("function \"{}\"", create.name.name)),
-        })
+        self.bind(&query, &Positions::default(), false, false)
     }
 }
 

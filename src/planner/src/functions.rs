@@ -34,10 +34,10 @@ pub(crate) fn types_of(function: &Relation) -> Vec<DataType> {
     types.collect()
 }
 
-/// `name(type, ..)`, as messages call a function.
+/// `name(type,..)`, as messages call a function.
 pub fn signature(function: &Relation) -> String {
     let types: Vec<String> = function.columns.iter().map(type_of_column).collect();
-    format!("{}({})", function.name, types.join(", "))
+    format!("{}({})", function.name, types.join(","))
 }
 
 fn type_of_column(column: &Column) -> String {

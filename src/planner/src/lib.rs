@@ -25,6 +25,7 @@ pub mod functions;
 mod generators;
 mod interval;
 mod into;
+mod likeness;
 mod limits;
 mod lineage;
 mod lower;

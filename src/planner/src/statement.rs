@@ -130,6 +130,8 @@ pub struct CreateRelation {
     pub or_replace: bool,
     /// As written; empty for a generator whose columns are known.
     pub columns: Vec<ColumnDefinition>,
+    /// Relations whose columns are taken, in their order.
+    pub likes: Vec<Like>,
     /// Folded column names.
     pub primary_key: Vec<String>,
     /// At most one.
@@ -148,6 +150,21 @@ pub struct CreateRelation {
     pub format: Option<FormatClause>,
 }
 
+/// `LIKE relation [INCLUDING ..]` among the columns of CREATE TABLE.
+#[derive(Clone, Debug)]
+pub struct Like {
+    /// The relation.
+    pub name: Name,
+    /// So many columns stand before it.
+    pub behind: usize,
+    /// With their defaults.
+    pub defaults: bool,
+    /// Its generated columns are generated.
+    pub generated: bool,
+    /// With its primary key.
+    pub indexes: bool,
+}
+
 impl CreateRelation {
     /// Without anything but its name.
     pub(crate) fn named(name: Name) -> CreateRelation {
@@ -156,6 +173,7 @@ impl CreateRelation {
             if_not_exists: false,
             or_replace: false,
             columns: Vec::new(),
+            likes: Vec::new(),
             primary_key: Vec::new(),
             watermark: None,
             append_only: false,

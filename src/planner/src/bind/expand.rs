@@ -32,7 +32,10 @@
 //! they end after t. A time that is NULL lies in no hopping window; TUMBLE keeps its row, with a
 //! window that is NULL. Names of common table expressions hide relations.
 
+mod bodies;
 mod inlined;
+
+pub(crate) use bodies::collects_parameters;
 
 use super::Provider;
 use super::constants::{self, as_type};

@@ -50,7 +50,7 @@ use tidemark_common::{Error, SqlState, check_interrupt};
 use tidemark_plan::{Catalog, Relation, RelationKind};
 
 pub use collation::check_collation;
-pub(crate) use expand::Expander;
+pub(crate) use expand::{Expander, collects_parameters};
 pub(crate) use keys::without_keys;
 pub use names::{UNNAMED, output_names};
 pub(crate) use recursive::WorkingTable;

@@ -137,8 +137,6 @@ const CLAUSES: &[(&[&str], &str)] = &[
         "CREATE SCHEMA with its elements",
     ),
     (&["cycle", "_", "set"], "CYCLE"),
-    (&["including"], "LIKE .. INCLUDING"),
-    (&["excluding"], "LIKE .. EXCLUDING"),
     (&[")", "partition", "by"], "PARTITION BY"),
     (
         &["set", "_", "["],

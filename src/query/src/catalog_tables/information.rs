@@ -298,6 +298,10 @@ fn column_row(r: &Relation, position: usize, c: &Column) -> Row {
             .into(),
         ),
     ];
+    if let Some(generated) = r.generated(position) {
+        row.push(("is_generated", "ALWAYS".into()));
+        row.push(("generation_expression", (&generated.text).into()));
+    }
     let precision = |p: i32, radix: i32, scale: i32| {
         vec![
             ("numeric_precision", p.into()),

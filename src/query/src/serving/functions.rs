@@ -248,16 +248,6 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         }),
         Arc::new(ScalarUDF::from(ExpandArray::new())),
         constant("pg_collation_is_visible", Boolean, Some("true")),
-        stable("to_regproc", Int32, 1, |a| {
-            Ok(match a[0].as_deref() {
-                Some(name) => name
-                    .parse::<i32>()
-                    .ok()
-                    .or_else(|| crate::catalog_tables::statics::function_oid(name))
-                    .map(|o| o.to_string()),
-                None => None,
-            })
-        }),
         stable("pg_get_expr", Utf8, 2, |a| Ok(a[0].clone())),
         stable("format_type", Utf8, 2, |a| {
             Ok(a[0]
@@ -420,6 +410,16 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
                 .filter(|r| matches!(r.kind, RelationKind::View | RelationKind::MaterializedView))
                 .map(|r| format!(" {};", r.query.trim().trim_end_matches(';'))))
         }),
+        "to_regproc" => stable(name, Int32, 1, move |a| {
+            let oid = |name: &str| {
+                let known = name.parse::<i32>().ok();
+                let made = || oid_of_function(&s, name);
+                known
+                    .or_else(made)
+                    .or_else(|| crate::catalog_tables::statics::function_oid(name))
+            };
+            Ok(a[0].as_deref().and_then(oid).map(|oid| oid.to_string()))
+        }),
         "pg_get_functiondef"
         | "pg_get_function_result"
         | "pg_get_function_arguments"
@@ -468,6 +468,22 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
                 .or_else(|| super::sizes::of_statement(snapshot, name));
         }
     })
+}
+
+/// The oid of a function that a statement made, by its name, with or without a schema and types.
+fn oid_of_function(snapshot: &Snapshot, name: &str) -> Option<i32> {
+    let name = name.split('(').next().unwrap_or(name).trim().to_lowercase();
+    let (schema, name) = match name.rsplit_once('.') {
+        Some((schema, name)) => (Some(schema.to_string()), name),
+        None => (None, name.as_str()),
+    };
+    let schemas = schema
+        .as_ref()
+        .map_or(&snapshot.search_path[..], std::slice::from_ref);
+    let mut found = schemas
+        .iter()
+        .flat_map(|s| snapshot.catalog.functions(s, name));
+    found.next().map(|function| oids::of_relation(function.id))
 }
 
 /// What a function of the catalog says of a function that a statement made; none of one that this

@@ -16,20 +16,20 @@
 use super::super::constants::as_type;
 use super::super::misplaced;
 use super::super::moments::function as call_of;
-use super::super::names::column_name;
-use super::super::unnest::gives_rows;
+use super::bodies::{
+    body_of, collected, collects_parameters, has_queries, named_in, names_of, none_is_null, strict,
+};
 use super::{Expander, broken};
 use crate::functions::{declared, types_of, unmodified};
 use crate::limits::{MULTIPLIED_MAX, QUERY_DEPTH_MAX, too_deep, too_large};
 use crate::names::{fold, name_of};
-use crate::parse::{DIALECT, parse_query};
+use crate::parse::parse_query;
 use crate::signatures::argument_name;
 use crate::statement::{CreateFunction, Positions, Returns};
 use datafusion_sql::sqlparser::ast::{
     self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, SetExpr,
     TableFactor, Visit, VisitMut, Visitor, VisitorMut,
 };
-use datafusion_sql::sqlparser::parser::Parser;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -70,12 +70,15 @@ impl<'a> Expander<'a> {
                 Error::unsupported(message).with_hint(format!("Write SELECT .. FROM {name}(..)."))
             );
         };
+        if collects_parameters(&call.written, self.provider) {
+            return Err(collected(name));
+        }
         let mut value = body_of(&call.written, self.provider.registry)?;
         value = as_type(&Expr::Nested(Box::new(value)), unmodified(data_type));
         if call.written.strict && !call.arguments.is_empty() {
             value = strict(value, call.arguments.len())?;
         }
-        let names = named_in(&value, self);
+        let names = named_in(&value, self.provider);
         self.within(&call, |inner| inner.expression(&mut value))?;
         let alone = !has_queries(&value);
         *expr = self.placed(&call, value, names.filter(|_| !alone))?;
@@ -140,13 +143,16 @@ impl<'a> Expander<'a> {
 
     /// The rows of a function, its columns brought to the types that it declares.
     fn rows(&mut self, call: &Call, column: &str) -> Result<Box<Query>> {
+        if collects_parameters(&call.written, self.provider) {
+            return Err(collected(&call.function.name));
+        }
         let columns = match &call.written.returns {
             Some(Returns::Rows(columns)) => columns.clone(),
             Some(Returns::Values(data_type)) => vec![(column.to_string(), data_type.clone())],
             _ => return Err(Error::internal("a function of one value has no rows")),
         };
         let mut body = call.written.body.clone();
-        let names = named_in(&*body, self);
+        let names = named_in(&*body, self.provider);
         self.within(call, |inner| inner.query(&mut body))?;
         let list = |each: &dyn Fn(usize, &str) -> String| {
             let all = columns.iter().enumerate();
@@ -487,130 +493,6 @@ fn set_items(query: &mut Query, values: Vec<Expr>) {
     }
 }
 
-/// The body as a value: its only expression, or a subquery of at most one row.
-fn body_of(written: &CreateFunction, registry: &super::super::Registry) -> Result<Expr> {
-    let mut body = written.body.clone();
-    if let Some(value) = only_value(&body, registry) {
-        return Ok(value);
-    }
-    if !gives_one_row(&body, registry) && body.limit_clause.is_none() && body.fetch.is_none() {
-        let one = Expr::Value(ast::Value::Number("1".into(), false).into());
-        body.limit_clause = Some(ast::LimitClause::LimitOffset {
-            limit: Some(one),
-            offset: None,
-            limit_by: Vec::new(),
-        });
-    }
-    Ok(Expr::Subquery(body))
-}
-
-/// The expression of a body that is nothing else, and no aggregate.
-fn only_value(body: &Query, registry: &super::super::Registry) -> Option<Expr> {
-    let plain = parse_query("SELECT NULL").ok()?;
-    let mut rest = body.clone();
-    let SetExpr::Select(select) = rest.body.as_mut() else {
-        return None;
-    };
-    let value = match select.projection.as_slice() {
-        [ast::SelectItem::UnnamedExpr(e)] => e.clone(),
-        [ast::SelectItem::ExprWithAlias { expr, .. }] => expr.clone(),
-        _ => return None,
-    };
-    if let SetExpr::Select(plain) = plain.body.as_ref() {
-        select.projection.clone_from(&plain.projection);
-    }
-    let nothing_else = rest.to_string() == plain.to_string();
-    let collects = Visit::visit(&value, &mut Collects(registry)).is_break();
-    (nothing_else && !collects).then_some(value)
-}
-
-/// Whether a body has one row, whatever there is: an aggregate without groups, or no FROM.
-fn gives_one_row(body: &Query, registry: &super::super::Registry) -> bool {
-    let SetExpr::Select(select) = body.body.as_ref() else {
-        return false;
-    };
-    let grouped = !matches!(&select.group_by,
-        ast::GroupByExpr::Expressions(groups, modifiers)
-            if groups.is_empty() && modifiers.is_empty());
-    let sets = Visit::visit(&select.projection, &mut Sets(registry)).is_break();
-    let collects = Visit::visit(&select.projection, &mut Aggregates(registry)).is_break();
-    !grouped && !sets && select.having.is_none() && (collects || select.from.is_empty())
-}
-
-/// Looks for aggregates, window functions and functions of rows outside of subqueries.
-struct Collects<'a>(&'a super::super::Registry);
-
-impl Visitor for Collects<'_> {
-    type Break = ();
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        match is_aggregate(expr, self.0) || is_set(expr) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    }
-}
-
-struct Aggregates<'a>(&'a super::super::Registry);
-
-impl Visitor for Aggregates<'_> {
-    type Break = ();
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        match expr {
-            Expr::Function(f) if f.over.is_none() && is_aggregate(expr, self.0) => {
-                ControlFlow::Break(())
-            }
-            _ => ControlFlow::Continue(()),
-        }
-    }
-}
-
-struct Sets<'a>(&'a super::super::Registry);
-
-impl Visitor for Sets<'_> {
-    type Break = ();
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        let windowed = matches!(expr, Expr::Function(f) if f.over.is_some());
-        match is_set(expr) || windowed && is_aggregate(expr, self.0) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    }
-}
-
-fn is_aggregate(expr: &Expr, registry: &super::super::Registry) -> bool {
-    matches!(expr, Expr::Function(f)
-        if f.over.is_some() || registry.is_aggregate(&f.name.to_string().to_lowercase()))
-}
-
-fn is_set(expr: &Expr) -> bool {
-    matches!(expr, Expr::Function(f) if gives_rows(&f.name))
-}
-
-/// `CASE WHEN $1 IS NULL OR .. THEN NULL ELSE value END`.
-fn strict(value: Expr, parameters: usize) -> Result<Expr> {
-    let tests: Vec<String> = (1..=parameters).map(|n| format!("${n} IS NULL")).collect();
-    let text = format!("CASE WHEN {} THEN NULL ELSE NULL END", tests.join(" OR "));
-    let parsed = Parser::new(&DIALECT).try_with_sql(&text);
-    let parsed = parsed.and_then(|mut p| p.parse_expr());
-    let mut case = parsed.map_err(|e| crate::error::parser_error(e, &Positions::default()))?;
-    if let Expr::Case { else_result, .. } = &mut case {
-        *else_result = Some(Box::new(value));
-    }
-    Ok(case)
-}
-
-/// That no argument is NULL.
-fn none_is_null(arguments: &[Expr]) -> Option<Expr> {
-    let tests = arguments
-        .iter()
-        .map(|a| Expr::IsNotNull(Box::new(a.clone())));
-    tests.reduce(|left, right| Expr::BinaryOp {
-        left: Box::new(left),
-        op: ast::BinaryOperator::And,
-        right: Box::new(right),
-    })
-}
-
 /// Puts arguments in place of the references to parameters, or, where there are none, columns of
 /// `holder` in place of those that are numbers. Answers how often each parameter is used.
 ///
@@ -705,107 +587,6 @@ impl Visitor for Volatile<'_, '_> {
             _ => ControlFlow::Continue(()),
         }
     }
-}
-
-/// Whether there is a query in an expression.
-fn has_queries(expr: &Expr) -> bool {
-    struct Queries;
-    impl Visitor for Queries {
-        type Break = ();
-        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
-            ControlFlow::Break(())
-        }
-    }
-    Visit::visit(expr, &mut Queries).is_break()
-}
-
-/// The names of columns and tables that an expression refers to.
-fn names_of(expr: &Expr) -> BTreeSet<String> {
-    struct Names(BTreeSet<String>);
-    impl Visitor for Names {
-        type Break = ();
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            match expr {
-                Expr::Identifier(ident) => drop(self.0.insert(fold(ident.clone()))),
-                Expr::CompoundIdentifier(parts) => {
-                    self.0.extend(parts.first().cloned().map(fold));
-                }
-                _ => {}
-            }
-            ControlFlow::Continue(())
-        }
-    }
-    let mut names = Names(BTreeSet::new());
-    let _ = Visit::visit(expr, &mut names);
-    names.0
-}
-
-/// The names of all tables and columns that queries in a body bring; `None` if there are none.
-fn named_in(tree: &impl Visit, expander: &Expander<'_>) -> Option<BTreeSet<String>> {
-    struct Named<'a, 'b> {
-        expander: &'a Expander<'b>,
-        names: BTreeSet<String>,
-        queries: usize,
-    }
-    impl Named<'_, '_> {
-        fn alias(&mut self, alias: &ast::TableAlias) {
-            self.names.insert(fold(alias.name.clone()));
-            let columns = alias.columns.iter().map(|c| fold(c.name.clone()));
-            self.names.extend(columns);
-        }
-    }
-    impl Visitor for Named<'_, '_> {
-        type Break = ();
-        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-            self.queries += 1;
-            let tables = query.with.iter().flat_map(|with| &with.cte_tables);
-            tables.for_each(|cte| self.alias(&cte.alias));
-            ControlFlow::Continue(())
-        }
-        fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<()> {
-            for item in &select.projection {
-                match item {
-                    ast::SelectItem::ExprWithAlias { alias, .. } => {
-                        self.names.insert(fold(alias.clone()));
-                    }
-                    // A parameter that is selected names no more than it is.
-                    ast::SelectItem::UnnamedExpr(Expr::Identifier(_)) => {}
-                    ast::SelectItem::UnnamedExpr(e) => self.names.extend(column_name(e)),
-                    _ => {}
-                }
-            }
-            ControlFlow::Continue(())
-        }
-        fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-            let (name, alias) = match factor {
-                TableFactor::Table { name, alias, .. }
-                | TableFactor::Function { name, alias, .. } => (Some(name), alias),
-                TableFactor::Derived { alias, .. } | TableFactor::UNNEST { alias, .. } => {
-                    (None, alias)
-                }
-                _ => (None, &None),
-            };
-            if let Some(alias) = alias {
-                self.alias(alias);
-            }
-            if let Some(name) = name.and_then(|n| name_of(n, 0).ok()) {
-                let provider = self.expander.provider;
-                if let Ok(relation) = provider.find(name.schema.as_deref(), &name.name) {
-                    let columns = relation.visible().map(|(_, c)| c.name.clone());
-                    self.names.extend(columns);
-                }
-                self.names.insert(name.name);
-            }
-            ControlFlow::Continue(())
-        }
-    }
-    let mut named = Named {
-        expander,
-        names: BTreeSet::new(),
-        queries: 0,
-    };
-    let _ = Visit::visit(tree, &mut named);
-    (named.queries > 0).then_some(named.names)
 }
 
 /// Errors: `54001` for what calls within calls have become too large.
