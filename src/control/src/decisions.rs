@@ -161,7 +161,10 @@ impl Decisions {
         self.catalog
             .relations
             .insert(relation.id, Arc::new(relation.clone()));
-        if !matches!(relation.kind, RelationKind::Index | RelationKind::Sink) {
+        if !matches!(
+            relation.kind,
+            RelationKind::Index | RelationKind::Sink | RelationKind::Function
+        ) {
             let (object, schema) = (Object::Relation(relation.id), &relation.schema_name);
             self.catalog
                 .grant_defaults(&object, &relation.owner, Some(schema));
@@ -340,6 +343,9 @@ impl Decisions {
             } => self
                 .catalog
                 .rename_column(*relation, *column, name, definitions),
+            CatalogChange::Redefine { function } => {
+                self.update(&function.id, |r| r.clone_from(function))
+            }
             CatalogChange::Beside { old, new } => drop(self.catalog.beside.insert(*new, *old)),
             CatalogChange::Succeed { pairs } => self.succeed(pairs),
         }

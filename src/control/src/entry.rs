@@ -373,6 +373,11 @@ pub enum CatalogChange {
         #[serde(default)]
         definitions: BTreeMap<RelationId, String>,
     },
+    /// `CREATE OR REPLACE FUNCTION` of one that is there: what uses it goes on with it.
+    Redefine {
+        /// The function as it is now, under its old number.
+        function: Box<Relation>,
+    },
     /// A relation that is made in the same entry is made beside another, whose place it takes with
     /// others; nobody sees it before ([`tidemark_plan::succession`]).
     Beside {

@@ -90,6 +90,7 @@ mod tests {
             watermark: None,
             connector: None,
             logs_rows: None,
+            generated: Vec::new(),
             conflict: Conflict::Overwrite,
             on_error: OnError::Log,
             snapshot: true,

@@ -12,6 +12,7 @@
 mod alter;
 mod bulk;
 mod head;
+mod merge;
 mod own;
 mod unique;
 
@@ -542,6 +543,11 @@ impl WriteGuard {
         rows: &RecordBatch,
         unique: bool,
     ) -> Result<ChangeBatch> {
+        let merged = match relation.conflict {
+            Conflict::Merge if !unique => Some(self.merged(table, relation, rows)?),
+            _ => None,
+        };
+        let rows = merged.as_ref().unwrap_or(rows);
         let keys = encoded_keys(rows, &relation.key);
         let ignore = relation.conflict == Conflict::Ignore;
         let mut chosen: HashMap<&[u8], u32> = HashMap::with_capacity(keys.len());

@@ -200,6 +200,7 @@ impl Catalog {
             column.name = name_of_dropped(id, at);
             column.nullable = true;
             column.default = None;
+            relation.generated.retain(|g| g.column != at);
             relation.altered.dropped.insert(at);
         });
         for relation in self.relations.values_mut() {

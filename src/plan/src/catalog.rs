@@ -3,7 +3,7 @@
 
 use crate::roles::{DefaultGrant, Grants, Role};
 use crate::secrets::{Hidden, Secret};
-use crate::{Altered, Conflict, JobPlan, Named, Unreadable, Watermark};
+use crate::{Altered, Conflict, Expr, JobPlan, Named, Unreadable, Watermark};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +63,17 @@ fn digits(data_type: &DataType) -> Option<String> {
     }
 }
 
+/// A column that is computed of the others of its row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Generated {
+    /// Which, by position.
+    pub column: usize,
+    /// Of what, as SQL text.
+    pub text: String,
+    /// The same over the relation's columns; none of them is computed.
+    pub value: Expr,
+}
+
 /// What a relation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RelationKind {
@@ -80,6 +91,9 @@ pub enum RelationKind {
     Index,
     /// `CREATE SUBSCRIPTION`: the changes of another relation, kept for a while.
     Subscription,
+    /// `CREATE FUNCTION`: a text that is expanded, too. It shares no names with relations; its
+    /// columns are its parameters, its query is its body.
+    Function,
 }
 
 impl RelationKind {
@@ -93,6 +107,7 @@ impl RelationKind {
             RelationKind::Sink => "sink",
             RelationKind::Index => "index",
             RelationKind::Subscription => "subscription",
+            RelationKind::Function => "function",
         }
     }
 }
@@ -193,6 +208,8 @@ pub struct Relation {
     /// Its connector may take records away (compaction): of epochs after this one, the log keeps
     /// the rows until a checkpoint contains them. None where offsets alone bring the rows back.
     pub logs_rows: Option<Epoch>,
+    /// The columns that are computed.
+    pub generated: Vec<Generated>,
     /// What INSERT does on an existing key.
     pub conflict: Conflict,
     /// What happens to failing rows.
@@ -244,6 +261,11 @@ impl Relation {
                 .map(|c| Field::new(&c.name, c.data_type.clone(), c.nullable))
                 .collect::<Vec<_>>(),
         ))
+    }
+
+    /// How a column is computed, if it is.
+    pub fn generated(&self, column: usize) -> Option<&Generated> {
+        self.generated.iter().find(|g| g.column == column)
     }
 
     /// The primary key that no two rows share and none lacks: it is declared, and kept.
@@ -312,11 +334,22 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Finds a relation by schema and name.
+    /// Finds a relation by schema and name; no function.
     pub fn find(&self, schema_name: &str, name: &str) -> Option<&Arc<Relation>> {
-        self.relations
-            .values()
-            .find(|r| r.name == name && r.schema_name == schema_name)
+        self.relations.values().find(|r| {
+            r.name == name && r.schema_name == schema_name && r.kind != RelationKind::Function
+        })
+    }
+
+    /// The functions of a schema and name, each of another number of parameters.
+    pub fn functions<'a>(
+        &'a self,
+        schema_name: &'a str,
+        name: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Relation>> {
+        self.relations.values().filter(move |r| {
+            r.kind == RelationKind::Function && r.name == name && r.schema_name == schema_name
+        })
     }
 
     /// The relations that depend directly on `id`.

@@ -13,7 +13,7 @@
 use crate::roles::{DefaultGrant, Grants, Role};
 use crate::secrets::Secret;
 use crate::{
-    Altered, Catalog, Column, Conflict, Expr, JobPlan, Literal, Named, Node, OnError, Op,
+    Altered, Catalog, Column, Conflict, Expr, Generated, JobPlan, Literal, Named, Node, OnError, Op,
     Properties,
 };
 use crate::{BinaryOp, ConnectorSpec, Relation, RelationKind, Stopped, Watermark};
@@ -347,6 +347,8 @@ struct Body<'a> {
     connector: Cow<'a, Option<ConnectorSpec>>,
     #[serde(default, deserialize_with = "logged_after")]
     logs_rows: Option<Epoch>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    generated: Cow<'a, [Generated]>,
     conflict: Conflict,
     on_error: OnError,
     snapshot: bool,
@@ -396,6 +398,7 @@ impl Stored {
                     watermark: Cow::Borrowed(&relation.watermark),
                     connector: Cow::Borrowed(&relation.connector),
                     logs_rows: relation.logs_rows,
+                    generated: Cow::Borrowed(&relation.generated),
                     conflict: relation.conflict,
                     on_error: relation.on_error,
                     snapshot: relation.snapshot,
@@ -452,6 +455,7 @@ impl Stored {
             watermark: body.watermark.into_owned(),
             connector: body.connector.into_owned(),
             logs_rows: body.logs_rows,
+            generated: body.generated.into_owned(),
             conflict: body.conflict,
             on_error: body.on_error,
             snapshot: body.snapshot,
@@ -492,6 +496,7 @@ impl Stored {
             watermark: None,
             connector: None,
             logs_rows: None,
+            generated: Vec::new(),
             conflict: Conflict::Overwrite,
             on_error: OnError::Log,
             snapshot: true,

@@ -485,6 +485,8 @@ pub enum Conflict {
     Overwrite,
     /// The old row stays.
     Ignore,
+    /// What is not NULL in the new row replaces what the old one has.
+    Merge,
 }
 
 /// How a join treats rows without partner.

@@ -30,8 +30,10 @@ impl Planner {
             let message = "a generated column cannot be added to a table";
             return Err(Error::unsupported(message)
                 .at(definition.position)
-                .with_hint("Compute it in a view."));
+                .with_detail("The rows that are there would have to be computed anew.")
+                .with_hint("Make the table anew with it, and copy its rows."));
         }
+        self.check_defaults(std::slice::from_ref(definition))?;
         column_of(definition, &self.zone, &self.registry)
     }
 

@@ -16,16 +16,17 @@ use crate::optimise::{analyze, refuse};
 use crate::options::{flag, idle_timeout, on_error, references};
 use crate::statement::{ColumnDefinition, CreateRelation, FormatClause, Statement};
 use crate::types::{declared_digits, sql_type_to_arrow};
-use crate::{Planned, Planner, generators};
+use crate::{Planned, Planner, generators, likeness};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use datafusion_expr::{ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{
-    Column, Conflict, ConnectorSpec, Encode, Expr, Format, Include, Op, Properties, Relation,
-    RelationKind, VERSION_TYPE, Watermark,
+    Column, Conflict, ConnectorSpec, Encode, Expr, Format, Generated, Include, Op, Properties,
+    Relation, RelationKind, VERSION_TYPE, Watermark,
 };
 
 /// The columns of a relation being created, and which of them are computed.
@@ -46,6 +47,12 @@ impl Planner {
         statement: &Statement,
         owner: &str,
     ) -> Result<Planned> {
+        if let Some(like) = create.likes.first() {
+            let message = "LIKE is not supported for a source";
+            return Err(Error::unsupported(message)
+                .at(like.name.position.max(1))
+                .with_hint("List the columns."));
+        }
         let Some(connector) = connector_of(create, RelationKind::Source)? else {
             return Err(
                 Error::user(SqlState::INVALID_PARAMETER, "a source needs a connector")
@@ -77,6 +84,9 @@ impl Planner {
         statement: &Statement,
         owner: &str,
     ) -> Result<Planned> {
+        if !create.likes.is_empty() {
+            return self.table_like(id, create, statement, owner);
+        }
         if let Some(connector) = connector_of(create, RelationKind::Table)? {
             return self.from_connector(
                 id,
@@ -94,18 +104,13 @@ impl Planner {
             )
             .at(create.name.position.max(1)));
         }
+        self.check_defaults(&create.columns)?;
         let Columns {
             columns,
             generated,
             key,
             ..
         } = columns_of(create, &self.zone, &self.registry)?;
-        if let Some((_, e)) = generated.first() {
-            return Err(Error::unsupported(format!(
-                "a generated column ({e}) needs a table over a connector"
-            ))
-            .with_hint("Compute it in a view."));
-        }
         if columns.is_empty() {
             return Err(
                 Error::unsupported("a table needs a column").at(create.name.position.max(1))
@@ -126,8 +131,16 @@ impl Planner {
             statement,
             owner,
         )?;
+        self.generate(&mut relation, &generated, statement)?;
         relation.append_only = create.append_only;
         relation.conflict = conflict_of(create, &key)?;
+        if relation.conflict == Conflict::Merge && !relation.generated.is_empty() {
+            let message = "generated columns are not supported with ON CONFLICT DO UPDATE IF NOT \
+                           NULL";
+            return Err(Error::unsupported(message)
+                .at(create.name.position.max(1))
+                .with_hint("Compute the column in a view."));
+        }
         let unique = if key.is_empty() {
             None
         } else {
@@ -152,6 +165,28 @@ impl Planner {
             notices,
             reads: Default::default(),
         })
+    }
+
+    /// A table with columns of other relations.
+    fn table_like(
+        &self,
+        id: RelationId,
+        create: &CreateRelation,
+        statement: &Statement,
+        owner: &str,
+    ) -> Result<Planned> {
+        if create.options.contains_key("connector") {
+            let message = "LIKE is not supported for a table over a connector";
+            return Err(Error::unsupported(message)
+                .at(create.name.position.max(1))
+                .with_hint("List the columns."));
+        }
+        let (create, reads, notices) = self.likened(create)?;
+        let mut planned = self.table(id, &create, statement, owner)?;
+        planned.relation.definition = likeness::definition(&create);
+        planned.reads.extend(reads);
+        planned.notices.extend(notices);
+        Ok(planned)
     }
 
     fn from_connector(
@@ -226,13 +261,6 @@ impl Planner {
             ));
         }
         let watermark = watermark_of(&create, &columns)?;
-        if let Some(watermark) = &watermark
-            && generated.iter().any(|(at, _)| *at == watermark.column)
-        {
-            return Err(
-                Error::unsupported("a generated column cannot have a watermark yet").at(position),
-            );
-        }
         connector.key = key.clone();
         let mut relation = self.relation(id, &create.name, kind, columns, statement, owner)?;
         relation.conflict = conflict_of(&create, &key)?;
@@ -248,13 +276,28 @@ impl Planner {
             )
             .with_hint("Read the topic with FORMAT PLAIN, or leave ON CONFLICT out."));
         }
+        if relation.conflict == Conflict::Merge {
+            let message = "ON CONFLICT DO UPDATE IF NOT NULL is not supported for a table over a \
+                           connector";
+            return Err(Error::unsupported(message)
+                .at(position)
+                .with_detail(
+                    "Which value of a column was the last one would depend on the order in which \
+                     partitions are read.",
+                )
+                .with_hint(
+                    "Let a sink of type append-only write the records INTO a table without a \
+                     connector.",
+                ));
+        }
         // A key makes a table of what would be appended only: rows with the same key replace each
         // other.
         let upserts =
             keyed || kind == RelationKind::Table && !key.is_empty() && !create.append_only;
         relation.append_only = !upserts;
         let mut builder = Builder::new(id);
-        let stream = self.read(&relation, &generated, watermark.clone(), upserts, statement)?;
+        self.generate(&mut relation, &generated, statement)?;
+        let stream = read(&relation, watermark.clone(), upserts);
         let stream = if upserts {
             let stream = builder.exchange(stream, &key);
             let (schema, version, table) = (
@@ -296,75 +339,58 @@ impl Planner {
         })
     }
 
-    /// The connector's rows with computed columns in their places, and behind them, if they are
-    /// `versioned`, their versions.
-    fn read(
-        &self,
-        relation: &Relation,
-        generated: &[(usize, ast::Expr)],
-        watermark: Option<Watermark>,
-        versioned: bool,
-        statement: &Statement,
-    ) -> Result<Stream> {
-        let schema = relation.arrow_schema();
-        let read: Vec<usize> = (0..relation.columns.len())
-            .filter(|c| generated.iter().all(|(at, _)| at != c))
-            .collect();
-        let version = versioned.then(|| Field::new("_version", VERSION_TYPE, false));
-        let with_version = |columns: Vec<Field>| {
-            Arc::new(Schema::new(
-                columns
-                    .into_iter()
-                    .chain(version.clone())
-                    .collect::<Vec<_>>(),
-            ))
-        };
-        let read_schema = with_version(read.iter().map(|c| schema.field(*c).clone()).collect());
-        let leaf = Op::SourceRead {
-            columns: read.clone(),
-            watermark,
-            versioned,
-        };
-        let stream = Stream::leaf(
-            leaf,
-            read_schema,
-            Properties {
-                append_only: true,
-                key: None,
-            },
-        );
-        if generated.is_empty() {
-            return Ok(stream);
+    /// Errors: `0A000` for functions of users in defaults.
+    pub(crate) fn check_defaults(&self, columns: &[ColumnDefinition]) -> Result<()> {
+        for column in columns {
+            if let Some(text) = &column.default {
+                defaults::check_calls(text, &self.provider()).map_err(|e| e.at(column.position))?;
+            }
         }
+        Ok(())
+    }
+
+    /// Says of a relation how its columns are computed that are.
+    ///
+    /// Errors: those of their expressions; `42P17` for one of computed columns.
+    fn generate(
+        &self,
+        relation: &mut Relation,
+        generated: &[(usize, ast::Expr)],
+        statement: &Statement,
+    ) -> Result<()> {
+        if generated.is_empty() {
+            return Ok(());
+        }
+        defaults::check_generated(generated, &relation.columns, &self.registry)?;
+        let read = read_columns(relation, |c| generated.iter().any(|(at, _)| at == c));
         let base = Relation {
             columns: read.iter().map(|c| relation.columns[*c].clone()).collect(),
             key: Vec::new(),
             job: None,
             ..relation.clone()
         };
-        let computed = self.computed(base, generated, &schema, statement)?;
-        let exprs = (0..relation.columns.len())
-            .map(|c| match generated.iter().position(|(at, _)| *at == c) {
-                Some(i) => computed[i].clone(),
-                None => Expr::Column(read.iter().position(|r| *r == c).unwrap_or(c)),
-            })
-            .chain(versioned.then_some(Expr::Column(read.len())))
-            .collect();
-        Ok(stream.project(
-            exprs,
-            with_version(schema.fields().iter().map(|f| f.as_ref().clone()).collect()),
-        ))
+        let schema = relation.arrow_schema();
+        let (values, used) = self.computed(base, generated, &schema, statement)?;
+        let each = generated.iter().zip(values);
+        let each = each.map(|((column, written), value)| Generated {
+            column: *column,
+            text: written.to_string(),
+            value: value.replace_columns(&|c| Expr::Column(read[c])),
+        });
+        relation.generated = each.collect();
+        relation.depends_on.extend(used);
+        Ok(())
     }
 
     /// Binds the expressions of generated columns over the columns that are read, cast to the
-    /// declared types.
+    /// declared types. Answers what functions they call, too.
     fn computed(
         &self,
         base: Relation,
         generated: &[(usize, ast::Expr)],
         schema: &Schema,
         statement: &Statement,
-    ) -> Result<Vec<Expr>> {
+    ) -> Result<(Vec<Expr>, BTreeSet<RelationId>)> {
         let fail = |e| to_error(e, &statement.positions);
         let provider = self.provider();
         let name = base.name.clone();
@@ -373,10 +399,12 @@ impl Planner {
                 .map_err(fail)?;
         let options = ParserOptions::from(&self.registry.options().sql_parser);
         let planner = SqlToRel::new_with_options(&provider, options);
-        let mut exprs = Vec::new();
+        let (mut exprs, mut used) = (Vec::new(), BTreeSet::new());
         for (at, expr) in generated {
             let mut expr = expr.clone();
-            Expander::new(&provider, &statement.positions).expression(&mut expr)?;
+            let mut expander = Expander::new(&provider, &statement.positions);
+            expander.expression(&mut expr)?;
+            used.append(&mut expander.relations);
             let bound = planner
                 .sql_to_expr(expr, scan.schema(), &mut PlannerContext::new())
                 .map_err(fail)?;
@@ -400,10 +428,8 @@ impl Planner {
                     schema_of(p.input.schema()).fields().len() + generated.len(),
                     schema.fields().len()
                 );
-                p.expr
-                    .iter()
-                    .map(|e| to_expr(e, p.input.schema()))
-                    .collect()
+                let values = p.expr.iter().map(|e| to_expr(e, p.input.schema()));
+                Ok((values.collect::<Result<_>>()?, used))
             }
             other => Err(Error::internal(format!(
                 "generated columns became {}",
@@ -411,6 +437,48 @@ impl Planner {
             ))),
         }
     }
+}
+
+/// The positions of the columns of a relation that are read, and not computed.
+fn read_columns(relation: &Relation, is_computed: impl Fn(&usize) -> bool) -> Vec<usize> {
+    let all = 0..relation.columns.len();
+    all.filter(|c| !is_computed(c)).collect()
+}
+
+/// The connector's rows with computed columns in their places, and behind them, if they are
+/// `versioned`, their versions.
+fn read(relation: &Relation, watermark: Option<Watermark>, versioned: bool) -> Stream {
+    let schema = relation.arrow_schema();
+    let read = read_columns(relation, |c| relation.generated(*c).is_some());
+    let version = versioned.then(|| Field::new("_version", VERSION_TYPE, false));
+    let with_version = |columns: Vec<Field>| {
+        let all = columns.into_iter().chain(version.clone());
+        Arc::new(Schema::new(all.collect::<Vec<_>>()))
+    };
+    let read_schema = with_version(read.iter().map(|c| schema.field(*c).clone()).collect());
+    let leaf = Op::SourceRead {
+        columns: read.clone(),
+        watermark,
+        versioned,
+    };
+    let properties = Properties {
+        append_only: true,
+        key: None,
+    };
+    let stream = Stream::leaf(leaf, read_schema, properties);
+    if relation.generated.is_empty() {
+        return stream;
+    }
+    let place = |c: usize| Expr::Column(read.iter().position(|r| *r == c).unwrap_or(c));
+    let exprs = (0..relation.columns.len()).map(|c| match relation.generated(c) {
+        Some(generated) => generated.value.clone().replace_columns(&place),
+        None => place(c),
+    });
+    let exprs = exprs.chain(versioned.then_some(Expr::Column(read.len())));
+    stream.project(
+        exprs.collect(),
+        with_version(schema.fields().iter().map(|f| f.as_ref().clone()).collect()),
+    )
 }
 
 /// A column as it is declared, without regard to a key.
@@ -472,6 +540,14 @@ fn columns_of(create: &CreateRelation, zone: &str, registry: &Registry) -> Resul
             .at(*position));
         }
         column.nullable &= !create.primary_key.contains(name);
+        if generated.is_some() && definition.default.is_some() {
+            let message = format!(
+                "both default and generation expression specified for column \"{name}\" of table \
+                 \"{}\"",
+                create.name.name
+            );
+            return Err(Error::user(SqlState::SYNTAX_ERROR, message).at(*position));
+        }
         if let Some(e) = generated {
             all.generated.push((all.columns.len(), e.clone()));
         }
@@ -577,7 +653,7 @@ fn conflict_of(create: &CreateRelation, key: &[usize]) -> Result<Conflict> {
             "ON CONFLICT needs a primary key",
         )
         .at(create.name.position.max(1))),
-        Some(Conflict::Overwrite) if create.append_only => Err(Error::user(
+        Some(Conflict::Overwrite | Conflict::Merge) if create.append_only => Err(Error::user(
             SqlState("42P16"),
             "rows of an APPEND ONLY table are not overwritten",
         )

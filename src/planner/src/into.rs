@@ -256,8 +256,18 @@ fn places(table: &Relation, listed: &[String], columns: &[Column]) -> Result<Vec
     Ok(all.into_iter().take(columns.len()).collect())
 }
 
-/// Columns that get nothing may be without a value.
+/// Columns that get nothing may be without a value; what is computed is computed by statements
+/// only.
 fn check_values(table: &Relation, places: &[usize]) -> Result<()> {
+    if let Some(generated) = table.generated.first() {
+        let message = format!(
+            "a sink into table \"{}\", whose column \"{}\" is generated, is not supported",
+            table.name, table.columns[generated.column].name
+        );
+        return Err(Error::unsupported(message).with_hint(
+            "Compute the column in the sink's query, and let the table be without it.",
+        ));
+    }
     let mut others = table.visible().filter(|(at, _)| !places.contains(at));
     match others.find(|(_, c)| !c.nullable && c.default.is_none()) {
         None => Ok(()),
@@ -290,8 +300,12 @@ fn key_of(table: &Relation, places: &[usize], columns: &[Column]) -> Result<Stri
     if table.key.is_empty() {
         return refused("has no primary key");
     }
-    if table.conflict == Conflict::Ignore {
-        return refused("keeps the first row of a key (ON CONFLICT IGNORE)");
+    match table.conflict {
+        Conflict::Overwrite => {}
+        Conflict::Ignore => return refused("keeps the first row of a key (ON CONFLICT IGNORE)"),
+        Conflict::Merge => {
+            return refused("keeps what rows of a key had (ON CONFLICT DO UPDATE IF NOT NULL)");
+        }
     }
     let name = |k: &usize| {
         let sent = places.iter().position(|p| p == k)?;

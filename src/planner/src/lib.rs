@@ -17,12 +17,15 @@ mod changelog;
 mod coerce;
 mod create;
 mod defaults;
+mod define;
 mod error;
 mod explain;
 mod fold;
+pub mod functions;
 mod generators;
 mod interval;
 mod into;
+mod likeness;
 mod limits;
 mod lineage;
 mod lower;
@@ -69,9 +72,10 @@ pub use types::{
 };
 
 /// The function that stands for a mark of ours in a query's text, by its name: of a join by time,
-/// of a changelog.
+/// of a changelog, of an argument of a function that a statement made.
 pub fn mark(name: &str) -> Option<Arc<ScalarUDF>> {
-    timed::mark(name).or_else(|| changelog::mark(name))
+    let of_relation = timed::mark(name).or_else(|| changelog::mark(name));
+    of_relation.or_else(|| signatures::argument(name))
 }
 
 /// Takes our marks out of a bound query that is only read.

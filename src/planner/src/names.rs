@@ -3,6 +3,7 @@
 
 use crate::statement::Name;
 use datafusion_sql::sqlparser::ast::{Ident, ObjectName};
+use datafusion_sql::sqlparser::keywords::{RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_TABLE_ALIAS};
 use tidemark_common::{Error, Result, SqlState};
 
 /// PostgreSQL's folding: lower case unless quoted.
@@ -11,6 +12,40 @@ pub(crate) fn fold(ident: Ident) -> String {
         ident.value
     } else {
         ident.value.to_lowercase()
+    }
+}
+
+/// What stands among the columns of CREATE TABLE and is none, and what begins an expression.
+const OF_COLUMNS: [&str; 14] = [
+    "all",
+    "as",
+    "case",
+    "check",
+    "constraint",
+    "default",
+    "foreign",
+    "in",
+    "like",
+    "not",
+    "null",
+    "primary",
+    "unique",
+    "watermark",
+];
+
+/// A name as a statement writes it: quoted where it would be folded, or is no word.
+pub(crate) fn quote(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let is_word = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    let upper = name.to_uppercase();
+    let is_reserved = || {
+        let reserved = [RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_TABLE_ALIAS];
+        let mut keywords = reserved.into_iter().flatten().map(|k| format!("{k:?}"));
+        OF_COLUMNS.contains(&name) || keywords.any(|k| k == upper)
+    };
+    match is_word && name.chars().all(plain) && !is_reserved() {
+        true => name.to_string(),
+        false => Ident::with_quote('"', name).to_string(),
     }
 }
 

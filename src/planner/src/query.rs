@@ -526,6 +526,7 @@ impl Planner {
             comment: None,
             job: None,
             logs_rows: None,
+            generated: Vec::new(),
             created_at: None,
             altered: Default::default(),
             unreadable: None,

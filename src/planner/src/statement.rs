@@ -130,6 +130,8 @@ pub struct CreateRelation {
     pub or_replace: bool,
     /// As written; empty for a generator whose columns are known.
     pub columns: Vec<ColumnDefinition>,
+    /// Relations whose columns are taken, in their order.
+    pub likes: Vec<Like>,
     /// Folded column names.
     pub primary_key: Vec<String>,
     /// At most one.
@@ -148,6 +150,21 @@ pub struct CreateRelation {
     pub format: Option<FormatClause>,
 }
 
+/// `LIKE relation [INCLUDING ..]` among the columns of CREATE TABLE.
+#[derive(Clone, Debug)]
+pub struct Like {
+    /// The relation.
+    pub name: Name,
+    /// So many columns stand before it.
+    pub behind: usize,
+    /// With their defaults.
+    pub defaults: bool,
+    /// Its generated columns are generated.
+    pub generated: bool,
+    /// With its primary key.
+    pub indexes: bool,
+}
+
 impl CreateRelation {
     /// Without anything but its name.
     pub(crate) fn named(name: Name) -> CreateRelation {
@@ -156,6 +173,7 @@ impl CreateRelation {
             if_not_exists: false,
             or_replace: false,
             columns: Vec::new(),
+            likes: Vec::new(),
             primary_key: Vec::new(),
             watermark: None,
             append_only: false,
@@ -228,6 +246,60 @@ pub struct CreateSubscription {
     pub from: Name,
     /// `WITH (...)`.
     pub options: BTreeMap<String, String>,
+}
+
+/// `CREATE FUNCTION`.
+#[derive(Clone, Debug)]
+pub struct CreateFunction {
+    /// What is created.
+    pub name: Name,
+    /// `OR REPLACE`.
+    pub or_replace: bool,
+    /// In their order.
+    pub parameters: Vec<Parameter>,
+    /// What it gives; none if nothing says so.
+    pub returns: Option<Returns>,
+    /// `STRICT`: NULL for an argument that is NULL.
+    pub strict: bool,
+    /// What it is declared as: `IMMUTABLE`, `STABLE` or `VOLATILE`.
+    pub volatility: &'static str,
+    /// Whether the body is written as `RETURN expression`.
+    pub is_return: bool,
+    /// The query that is its body.
+    pub body: Box<ast::Query>,
+    /// The body's text, as it is written.
+    pub body_text: String,
+}
+
+/// A parameter of a function.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// Folded; none if it has only a number.
+    pub name: Option<String>,
+    /// As written.
+    pub data_type: ast::DataType,
+    /// `DEFAULT`.
+    pub default: Option<ast::Expr>,
+}
+
+/// What a function gives.
+#[derive(Clone, Debug)]
+pub enum Returns {
+    /// One value.
+    Value(ast::DataType),
+    /// `SETOF`: rows of one value.
+    Values(ast::DataType),
+    /// `TABLE (..)`: rows of these columns.
+    Rows(Vec<(String, ast::DataType)>),
+}
+
+/// A function as DROP, ALTER and COMMENT name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionName {
+    /// Its name.
+    pub name: Name,
+    /// The types of its parameters, if they are written.
+    pub types: Option<Vec<ast::DataType>>,
 }
 
 /// Where a subscription cursor begins.
@@ -330,6 +402,7 @@ pub enum ShowKind {
     Parameters,
     Columns(Name),
     Create(RelationKind, Name),
+    CreateFunction(FunctionName),
     /// A setting, or `all`.
     Variable(String),
 }
@@ -390,6 +463,24 @@ pub enum StatementKind {
         names: Vec<String>,
         if_exists: bool,
         cascade: bool,
+    },
+    /// `CREATE FUNCTION`.
+    CreateFunction(Box<CreateFunction>),
+    /// `DROP FUNCTION`.
+    DropFunction {
+        names: Vec<FunctionName>,
+        if_exists: bool,
+        cascade: bool,
+    },
+    /// `ALTER FUNCTION`.
+    AlterFunction {
+        name: FunctionName,
+        action: AlterAction,
+    },
+    /// `COMMENT ON FUNCTION`.
+    CommentOnFunction {
+        name: FunctionName,
+        comment: Option<String>,
     },
     /// `DROP` of relations.
     Drop(Drop),

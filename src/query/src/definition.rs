@@ -147,8 +147,11 @@ fn of_what_it_sends(written: &str, query: &str) -> Option<String> {
 }
 
 fn table(relation: &Relation) -> String {
-    let column = |c: &Column| {
+    let column = |(at, c): (usize, &Column)| {
         let mut text = format!("{} {}", quote_ident(&c.name), column_type_name(c));
+        if let Some(generated) = relation.generated(at) {
+            text.push_str(&format!(" GENERATED ALWAYS AS ({}) STORED", generated.text));
+        }
         if let Some(default) = &c.default {
             text.push_str(&format!(" DEFAULT {default}"));
         }
@@ -157,7 +160,7 @@ fn table(relation: &Relation) -> String {
         }
         text
     };
-    let mut parts: Vec<String> = relation.visible().map(|(_, c)| column(c)).collect();
+    let mut parts: Vec<String> = relation.visible().map(column).collect();
     if !relation.key.is_empty() {
         let key = relation
             .key
@@ -176,8 +179,10 @@ fn table(relation: &Relation) -> String {
     if relation.append_only {
         text.push_str(" APPEND ONLY");
     }
-    if relation.conflict == Conflict::Ignore {
-        text.push_str(" ON CONFLICT IGNORE");
+    match relation.conflict {
+        Conflict::Overwrite => {}
+        Conflict::Ignore => text.push_str(" ON CONFLICT IGNORE"),
+        Conflict::Merge => text.push_str(" ON CONFLICT DO UPDATE IF NOT NULL"),
     }
     text + &on_error(relation)
 }

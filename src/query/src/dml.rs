@@ -18,6 +18,7 @@ mod constants;
 mod copy;
 mod describe;
 mod explained;
+mod generated;
 mod insert;
 mod rows;
 mod streamed;
@@ -56,12 +57,12 @@ use insert::{all_direct, default_expression, direct_parameters, insert_columns, 
 use postgres_types::Type;
 pub use rows::computed_batch;
 use rows::*;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use syntax::*;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_node::{NewKeys, check_write_bytes};
-use tidemark_plan::{Privilege, Relation, RelationKind};
+use tidemark_plan::{Catalog, Privilege, Relation, RelationKind};
 use tidemark_planner::statement::Statement;
 
 /// Prefix of the columns that hold an UPDATE's new values.
@@ -85,6 +86,13 @@ fn keys_after(relation: &Relation, assigned: &[usize]) -> NewKeys {
         true => NewKeys::Free,
         false => NewKeys::Known,
     }
+}
+
+/// The names of the functions that statements made.
+fn names_of_functions(catalog: &Catalog) -> BTreeSet<String> {
+    let all = catalog.relations.values();
+    let all = all.filter(|r| r.kind == RelationKind::Function);
+    all.map(|r| r.name.clone()).collect()
 }
 
 fn count(batches: &[RecordBatch]) -> usize {

@@ -6,6 +6,7 @@
 //! its own.
 
 mod columns;
+mod functions;
 mod grants;
 mod index;
 mod into;
@@ -21,6 +22,7 @@ use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_connector::Vault;
 use tidemark_node::engine::{CatalogChange, Creation};
 use tidemark_plan::{Catalog, Column, INTO_TABLE, Relation, RelationKind};
+use tidemark_planner::functions::signature;
 use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{
     AlterAction, ColumnDefinition, Drop, Name, Statement, StatementKind,
@@ -466,7 +468,10 @@ impl Session {
         if found.is_empty() {
             return Ok(());
         }
-        let describe = |r: &Relation| format!("{} {}", r.kind.name(), r.name);
+        let describe = |r: &Relation| match r.kind {
+            RelationKind::Function => format!("function {}", signature(r)),
+            kind => format!("{} {}", kind.name(), r.name),
+        };
         let label = |id: &RelationId| {
             catalog
                 .relations
@@ -538,12 +543,7 @@ impl Session {
                 }]
             }
             AlterAction::OwnerTo(owner) => {
-                let owner = self.named_role(owner);
-                let own = catalog.memberships(self.user()).contains(&owner);
-                if !own && !catalog.is_superuser(self.user()) {
-                    let message = format!("must be member of role \"{owner}\"");
-                    return Err(Error::user(SqlState("42501"), message));
-                }
+                let owner = self.new_owner(&catalog, owner)?;
                 vec![CatalogChange::SetOwner {
                     relation: relation.id,
                     owner,
@@ -573,6 +573,17 @@ impl Session {
             self.server.engine.change_catalog(changes, false).await?;
         }
         done(&tag)
+    }
+
+    /// The role that is to own something. Errors: `42501` for one that the user is no member of.
+    fn new_owner(&self, catalog: &Catalog, owner: &str) -> Result<String> {
+        let owner = self.named_role(owner);
+        let own = catalog.memberships(self.user()).contains(&owner);
+        if !own && !catalog.is_superuser(self.user()) {
+            let message = format!("must be member of role \"{owner}\"");
+            return Err(Error::user(SqlState("42501"), message));
+        }
+        Ok(owner)
     }
 
     /// Lets a job that does not run go on, and before it those that it reads: each needs the rows
@@ -641,7 +652,7 @@ impl Session {
             self.notice(Notice::new("comments on columns are accepted and not kept"));
             return done("COMMENT");
         }
-        if matches!(object.as_str(), "schema" | "database" | "function" | "role") {
+        if matches!(object.as_str(), "schema" | "database" | "role") {
             self.notice(Notice::new(format!(
                 "comments on {object}s are accepted and not kept"
             )));

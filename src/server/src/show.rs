@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tidemark_common::memory::about;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Relation, RelationKind};
+use tidemark_planner::functions;
 use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{Name, ShowKind, Statement, StatementKind};
 use tidemark_query::definition::definition;
@@ -58,7 +59,8 @@ impl Session {
             S::Indexes => self.show_indexes(schema, pattern),
             S::Secrets => self.show_secrets(schema, pattern),
             S::Subscriptions => self.show_relations(RelationKind::Subscription, schema, pattern),
-            S::Connections | S::Functions => text_rows(&["Name"], Vec::new(), "SHOW"),
+            S::Functions => self.show_functions(schema, pattern),
+            S::Connections => text_rows(&["Name"], Vec::new(), "SHOW"),
             S::Schemas => {
                 let mut names = vec![
                     "public".to_string(),
@@ -103,6 +105,12 @@ impl Session {
             }
             S::Columns(name) => self.describe_relation(name),
             S::Create(kind, name) => self.show_create(*kind, name),
+            S::CreateFunction(name) => {
+                let function = self.function(&self.catalog(), name)?;
+                let full = format!("{}.{}", function.schema_name, function.name);
+                let row = vec![Some(full), Some(functions::definition(&function)?)];
+                text_rows(&["Name", "Create Sql"], vec![row], "SHOW")
+            }
             S::Variable(name) if name.eq_ignore_ascii_case("all") => {
                 let all = self.asker.settings.all();
                 text_rows(
@@ -160,6 +168,25 @@ impl Session {
                 .iter()
                 .map(|r| vec![some(&r.name)])
                 .collect(),
+            "SHOW",
+        )
+    }
+
+    fn show_functions(&self, schema: Option<&str>, pattern: Option<&str>) -> Result<Outcome> {
+        let row = |r: &Arc<Relation>| {
+            let made = functions::declared(r)?;
+            Ok(vec![
+                some(&r.name),
+                some(functions::parameters_text(r, true)),
+                some(functions::returned_text(&made)?),
+                some("sql"),
+            ])
+        };
+        let all = self.relations_of(RelationKind::Function, schema, pattern);
+        let rows = all.iter().map(row).collect::<Result<_>>()?;
+        text_rows(
+            &["Name", "Arguments", "Return Type", "Language"],
+            rows,
             "SHOW",
         )
     }

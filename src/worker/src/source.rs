@@ -30,7 +30,8 @@ use tidemark_common::{Epoch, Error, Result, SplitId, WorkerId};
 use tidemark_connector::Outside;
 use tidemark_control::Placement;
 use tidemark_control::protocol::{BarrierCommand, LoggedRows};
-use tidemark_plan::{Fragment, OnError, Op, Relation, VERSION_TYPE, Watermark, version};
+use tidemark_operator::expr::CompiledExpr;
+use tidemark_plan::{Expr, Fragment, OnError, Op, Relation, VERSION_TYPE, Watermark, version};
 use tidemark_state::errors::ErrorRow;
 
 /// What the readers of a node have in common. Cloning is cheap.
@@ -55,6 +56,8 @@ pub struct Source {
     /// Columns of the relation that `poll` returns, ascending.
     pub produced: Vec<usize>,
     watermark: Option<Watermark>,
+    /// The event time, where it is computed of the columns that are read.
+    event_time: Option<CompiledExpr>,
     /// Whether rows have a version.
     versioned: bool,
     late: Lateness,
@@ -87,6 +90,23 @@ pub struct Source {
     reading: Reading,
 }
 
+/// The event time of a relation over these columns of it, where it is a generated column.
+fn computed_time(relation: &Relation, read: &[usize]) -> Result<Option<CompiledExpr>> {
+    let generated = relation.watermark.as_ref();
+    let Some(generated) = generated.and_then(|w| relation.generated(w.column)) else {
+        return Ok(None);
+    };
+    let place = |c: usize| Expr::Column(read.iter().position(|r| *r == c).unwrap_or(c));
+    let value = generated.value.clone().replace_columns(&place);
+    let field = |c: &usize| {
+        let column = &relation.columns[*c];
+        Field::new(&column.name, column.data_type.clone(), true)
+    };
+    let input = Arc::new(Schema::new(read.iter().map(field).collect::<Vec<_>>()));
+    let data_type = &relation.columns[generated.column].data_type;
+    CompiledExpr::new(&value, &input, data_type).map(Some)
+}
+
 impl Source {
     /// Opens the reader of `worker`'s share of `positions`, which knows these floors.
     pub fn open(
@@ -112,6 +132,7 @@ impl Source {
             late: Lateness::default(),
             told: Vec::new(),
             watermark,
+            event_time: None,
             versioned: false,
             starts: Vec::new(),
             reader,
@@ -159,6 +180,7 @@ impl Source {
                 relation.name
             ))
         })?;
+        source.event_time = computed_time(relation, &columns)?;
         source.produce(columns);
         source.versioned = versioned;
         source.reader.set_times(versioned);
@@ -184,7 +206,8 @@ impl Source {
 
     /// Reads only these columns of the relation (and that of the watermark).
     pub fn produce(&mut self, mut columns: Vec<usize>) {
-        columns.extend(self.watermark.as_ref().map(|w| w.column));
+        let time = self.watermark.as_ref().map(|w| w.column);
+        columns.extend(time.filter(|_| self.event_time.is_none()));
         columns.sort_unstable();
         columns.dedup();
         if columns != self.produced {
@@ -336,14 +359,16 @@ impl Source {
         let Some(watermark) = &self.watermark else {
             return Ok((batch, faulty));
         };
-        let Some(column) = self.produced.iter().position(|c| *c == watermark.column) else {
-            return Ok((batch, faulty));
+        let times = match &self.event_time {
+            // Of a row for which it fails there is none: it is late by nothing.
+            Some(time) => time.evaluate(batch.rows())?.array,
+            None => match self.produced.iter().position(|c| *c == watermark.column) {
+                Some(column) => batch.column(column).clone(),
+                None => return Ok((batch, faulty)),
+            },
         };
-        let times = cast(
-            batch.column(column),
-            &DataType::Timestamp(TimeUnit::Microsecond, None),
-        )
-        .map_err(|e| Error::internal(e.to_string()))?;
+        let times = cast(&times, &DataType::Timestamp(TimeUnit::Microsecond, None))
+            .map_err(|e| Error::internal(e.to_string()))?;
         let times = times.as_primitive::<TimestampMicrosecondType>();
         let keep = self.late.take(split, times.iter(), watermark.delay_micros);
         let late = keep.iter().filter(|on_time| !**on_time).count() as u64;

@@ -20,6 +20,8 @@
 //! the same columns, as PostgreSQL asks of a view; a job (a materialized view, a sink) holds it by
 //! its rows, and goes with it where it can ([`super::succession`]), or is an error.
 
+mod names;
+
 use super::Coordinator;
 use super::altering::{altered_meanwhile, check_free, check_seen, check_there, widened_by};
 use super::jobs::{Creating, stopped_error};
@@ -345,6 +347,11 @@ impl Proposed<'_> {
                 self.check_not_replaced(visible(relation)?)?
             }
             CatalogChange::Comment { relation, .. } => drop(visible(relation)?),
+            CatalogChange::Redefine { function } => {
+                if visible(&function.id)?.kind != RelationKind::Function {
+                    return Err(dropped_meanwhile());
+                }
+            }
             CatalogChange::Replace { old, new } => {
                 let old = visible(old)?;
                 self.check_not_replaced(old)?;
@@ -736,48 +743,6 @@ impl Proposed<'_> {
         let creating =
             creating.filter(|r| !after.relations.contains_key(&r.id) && !canceled.contains(&r.id));
         after.relations.values().map(AsRef::as_ref).chain(creating)
-    }
-
-    /// No two relations of one name. What is being replaced shares its name with its successor.
-    fn check_names(
-        &self,
-        after: &Catalog,
-        touched: &BTreeSet<RelationId>,
-        canceled: &BTreeSet<RelationId>,
-    ) -> Result<()> {
-        let logged = after.replacing.values().copied();
-        let creating = self.creating.values().filter_map(|c| c.replaces);
-        let replaced: BTreeSet<RelationId> = logged.chain(creating).collect();
-        let mut names: BTreeMap<(&str, &str), &Relation> = BTreeMap::new();
-        for relation in self.all_after(after, canceled) {
-            if replaced.contains(&relation.id) {
-                continue;
-            }
-            let name = (relation.schema_name.as_str(), relation.name.as_str());
-            let Some(before) = names.insert(name, relation) else {
-                continue;
-            };
-            let other = match (touched.contains(&before.id), touched.contains(&relation.id)) {
-                (false, false) => continue,
-                (true, _) => relation,
-                (false, true) => before,
-            };
-            let being = if self.is_new(other.id) {
-                "is being created"
-            } else {
-                "already exists"
-            };
-            let what = if other.kind == RelationKind::Index {
-                "index"
-            } else {
-                "relation"
-            };
-            return Err(Error::user(
-                SqlState::DUPLICATE_TABLE,
-                format!("{what} \"{}\" {being}", other.name),
-            ));
-        }
-        Ok(())
     }
 
     /// Every relation's schema exists.

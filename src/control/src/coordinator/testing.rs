@@ -669,6 +669,7 @@ fn relation(id: u32, name: &str, kind: RelationKind, ops: Vec<Op>) -> Relation {
         watermark: None,
         connector: None,
         logs_rows: None,
+        generated: Vec::new(),
         conflict: Conflict::Overwrite,
         on_error: OnError::Log,
         snapshot: true,

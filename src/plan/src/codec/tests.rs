@@ -124,6 +124,7 @@ fn relation(job: Option<JobPlan>) -> Relation {
         watermark: None,
         connector: None,
         logs_rows: Some(Epoch(4)),
+        generated: Vec::new(),
         conflict: Conflict::Overwrite,
         on_error: OnError::Log,
         snapshot: true,

@@ -29,6 +29,7 @@ fn relation(id: u32, name: &str, kind: RelationKind, columns: &[&str]) -> Relati
         watermark: None,
         connector: None,
         logs_rows: None,
+        generated: Vec::new(),
         conflict: Conflict::Overwrite,
         on_error: OnError::Log,
         snapshot: true,

@@ -24,12 +24,18 @@
 //! * functions that give rows become `unnest` (`unnest`), `ARRAY(SELECT ..)` becomes an aggregate
 //!   (`array_queries`);
 //! * `LATERAL (VALUES ..)` becomes a choice by the number of a row (`lateral_values`);
+//! * a call of a function that a statement made becomes the function's body (`inlined`);
 //! * `EXTRACT`, casts to `timestamp(0)` and `'now'` become calls (`moments`).
 //!
 //! A moment t lies in the tumbling window that starts at `tumble_start(t, size)`, and in the
 //! hopping windows that start at `tumble_start(t, slide) - k * slide` for k = 0, 1, ... as long as
 //! they end after t. A time that is NULL lies in no hopping window; TUMBLE keeps its row, with a
 //! window that is NULL. Names of common table expressions hide relations.
+
+mod bodies;
+mod inlined;
+
+pub(crate) use bodies::collects_parameters;
 
 use super::Provider;
 use super::constants::{self, as_type};
@@ -159,6 +165,7 @@ impl<'a> Expander<'a> {
         ) {
             return Err(Error::unsupported("TABLESAMPLE is not supported"));
         }
+        self.inlined_factor(factor)?;
         super::records::rewrite(factor)?;
         super::lateral_values::rewrite(factor)?;
         let functions = &self.provider.registry.scalar;
@@ -551,6 +558,11 @@ impl VisitorMut for Expander<'_> {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        match self.inlined(expr) {
+            Ok(false) => {}
+            Ok(true) => return ControlFlow::Continue(()),
+            Err(error) => return ControlFlow::Break(error),
+        }
         let counted = self
             .count()
             .and_then(|()| super::misplaced::call(expr, self.provider.registry));

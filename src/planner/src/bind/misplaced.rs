@@ -39,12 +39,28 @@ pub(super) fn call(expr: &Expr, registry: &Registry) -> Result<()> {
     let Some(clause) = clause(function, distinct) else {
         return Ok(());
     };
+    Err(no_aggregate(clause, &name))
+}
+
+fn no_aggregate(clause: &str, name: &str) -> Error {
     let wanted = match clause {
         "OVER" => "a window function nor an aggregate function",
         _ => "an aggregate function",
     };
     let message = format!("{clause} specified, but {name} is not {wanted}");
-    Err(Error::user(SqlState::WRONG_OBJECT_TYPE, message))
+    Error::user(SqlState::WRONG_OBJECT_TYPE, message)
+}
+
+/// Checks what a call of a function that a statement made has beside its arguments.
+///
+/// Errors: `42809`.
+pub(super) fn of_no_aggregate(function: &Function, name: &str) -> Result<()> {
+    let distinct = matches!(&function.args, FunctionArguments::List(list)
+        if list.duplicate_treatment == Some(DuplicateTreatment::Distinct));
+    match clause(function, distinct) {
+        Some(clause) => Err(no_aggregate(clause, name)),
+        None => Ok(()),
+    }
 }
 
 fn is_whole_row(arg: &FunctionArg) -> bool {

@@ -34,13 +34,15 @@ use crate::aggregates;
 use crate::coerce::Calls;
 use crate::error::external;
 use crate::names::{name_of, similar};
-use crate::signatures::bound;
+use crate::signatures::{bound, signatures};
 use crate::types::Types;
 use arrow_schema::{DataType, SchemaRef};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{Constraint, Constraints, Result as DataFusionResult, TableReference};
 use datafusion_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
-use datafusion_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
+use datafusion_expr::{
+    AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, Volatility, WindowUDF,
+};
 use datafusion_sql::sqlparser::ast::ObjectName;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -48,7 +50,7 @@ use tidemark_common::{Error, SqlState, check_interrupt};
 use tidemark_plan::{Catalog, Relation, RelationKind};
 
 pub use collation::check_collation;
-pub(crate) use expand::Expander;
+pub(crate) use expand::{Expander, collects_parameters};
 pub(crate) use keys::without_keys;
 pub use names::{UNNAMED, output_names};
 pub(crate) use recursive::WorkingTable;
@@ -188,6 +190,22 @@ impl Registry {
 
     pub(crate) fn is_aggregate(&self, name: &str) -> bool {
         self.aggregate.contains_key(name)
+    }
+
+    /// Whether a function of this name is built in.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.scalar.contains_key(name)
+            || self.is_aggregate(name)
+            || self.window.contains_key(name)
+            || unnest::is_set(name)
+            || ["tumble", "hop", "session", "values"].contains(&name)
+            || !signatures(name).is_empty()
+    }
+
+    /// Whether a function is another each time that it is called.
+    pub(crate) fn is_volatile(&self, name: &ObjectName) -> bool {
+        let function = self.scalar.get(&name.to_string().to_lowercase());
+        function.is_some_and(|f| f.signature().volatility == Volatility::Volatile)
     }
 
     /// The functions that rules write into plans.

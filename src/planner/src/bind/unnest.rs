@@ -69,6 +69,17 @@ const ROWS: [(&str, &[List]); 16] = [
     ("regexp_split_to_table", &[("regexp_split_rows", "")]),
 ];
 
+/// Whether a function of this name gives rows.
+pub(super) fn is_set(name: &str) -> bool {
+    name == "unnest" || ROWS.iter().any(|(n, _)| *n == name)
+}
+
+/// Whether a function gives rows, by the name that a call writes.
+pub(super) fn gives_rows(name: &ObjectName) -> bool {
+    let name = name.0.last().and_then(|p| p.as_ident());
+    name.is_some_and(|name| is_set(&name.value.to_lowercase()))
+}
+
 fn lists_of(name: &ObjectName) -> Option<&'static [List]> {
     let name = name.0.last()?.as_ident()?;
     let found = ROWS

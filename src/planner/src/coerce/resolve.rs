@@ -4,7 +4,7 @@
 
 use super::calls::Calls;
 use super::typing::Typed;
-use crate::signatures::{Arg, Overloaded, Type, type_text};
+use crate::signatures::{Arg, Overloaded, Type, is_argument, type_text};
 use crate::types::NUMERIC;
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
@@ -59,6 +59,11 @@ impl Calls {
                 arg => self.convert(arg, &is.data_type, wanted),
             })
             .collect::<Result<Vec<_>>>()?;
+        if is_argument(func.name())
+            && let [value] = args.as_slice()
+        {
+            return Ok(Transformed::yes(value.clone()));
+        }
         let args = match func.name() {
             "overlaps" => self.ends(args, schema)?,
             path if path.starts_with("jsonb_path_") => self.path_read(path, args)?,

@@ -152,7 +152,15 @@ impl Way<'_> {
             Op::SourceRead { .. } | Op::TableRead | Op::Values { .. } => Vec::new(),
             Op::Filter { .. } | Op::PartialTopN { .. } => input.to_vec(),
             Op::Materialize { .. } | Op::Sink { .. } => input.to_vec(),
-            Op::Project { exprs } => exprs.iter().map(|e| computed(e, input)).collect(),
+            Op::Project { exprs } => {
+                let mut known: Vec<Known> = exprs.iter().map(|e| computed(e, input)).collect();
+                if let Some((at, terms, data_type)) =
+                    self.generated_time(&node.inputs, &node.schema)
+                {
+                    known[at] = Known::Watermark(terms, data_type);
+                }
+                known
+            }
             Op::Union => united(node, inputs),
             Op::Expand { rows } => expanded(rows, input),
             Op::Unnest { output, .. } => {
@@ -226,6 +234,27 @@ impl Way<'_> {
                 known
             }
         }
+    }
+
+    /// The column of a projection over a source that has the source's event time, where that is
+    /// computed: the reader computes it, too, and leaves out what is late.
+    fn generated_time(
+        &self,
+        inputs: &[Node],
+        schema: &Schema,
+    ) -> Option<(usize, Vec<Term>, DataType)> {
+        let [leaf] = inputs else { return None };
+        let Op::SourceRead {
+            columns,
+            watermark: Some(watermark),
+            ..
+        } = &leaf.op
+        else {
+            return None;
+        };
+        let at = Some(watermark.column).filter(|c| !columns.contains(c))?;
+        let data_type = schema.fields().get(at)?.data_type().clone();
+        Some((at, promised(self.relation, data_type.clone()), data_type))
     }
 
     fn tapped(&self, relation: RelationId, columns: &[usize], schema: &Schema) -> Vec<Known> {

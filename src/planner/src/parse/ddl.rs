@@ -187,9 +187,47 @@ impl Front<'_> {
                 .with_hint("Only PRIMARY KEY and NOT NULL are enforced."));
             }
         }
+        if self.at_word("like") {
+            let like = self.like(relation.columns.len())?;
+            relation.likes.push(like);
+            return Ok(());
+        }
         let column = self.column(relation)?;
         relation.columns.push(column);
         Ok(())
+    }
+
+    /// `LIKE relation [{INCLUDING | EXCLUDING} what] ..`.
+    fn like(&mut self, behind: usize) -> Result<Like> {
+        self.expect_word("like")?;
+        let mut like = Like {
+            name: self.name()?,
+            behind,
+            defaults: false,
+            generated: false,
+            indexes: false,
+        };
+        loop {
+            let is = match () {
+                () if self.word("including") => true,
+                () if self.word("excluding") => false,
+                () => return Ok(like),
+            };
+            let position = self.position();
+            match self.identifier()?.as_str() {
+                "all" => (like.defaults, like.generated, like.indexes) = (is, is, is),
+                "defaults" => like.defaults = is,
+                "generated" => like.generated = is,
+                "indexes" => like.indexes = is,
+                // What no relation has.
+                "comments" | "compression" | "constraints" | "identity" | "statistics"
+                | "storage" => {}
+                other => {
+                    let message = format!("syntax error at or near \"{other}\"");
+                    return Err(Error::user(SqlState::SYNTAX_ERROR, message).at(position));
+                }
+            }
+        }
     }
 
     fn watermark(&mut self, position: usize) -> Result<WatermarkClause> {
@@ -295,10 +333,7 @@ impl Front<'_> {
                 } else if self.word("ignore") || self.words(&["do", "nothing"]) {
                     Conflict::Ignore
                 } else if self.words(&["do", "update", "if", "not", "null"]) {
-                    return Err(Error::unsupported(
-                        "ON CONFLICT DO UPDATE IF NOT NULL is not supported",
-                    )
-                    .at(position));
+                    Conflict::Merge
                 } else {
                     return Err(self.unexpected("OVERWRITE, IGNORE or DO UPDATE IF NOT NULL"));
                 },

@@ -9,6 +9,7 @@ mod copy;
 mod cursors;
 mod ddl;
 mod dialect;
+mod functions;
 mod grants;
 mod operators;
 mod refused;
@@ -546,6 +547,9 @@ impl<'a> Front<'a> {
             return Ok(kind);
         }
         if let Some(kind) = self.role()? {
+            return Ok(kind);
+        }
+        if let Some(kind) = self.function()? {
             return Ok(kind);
         }
         if let Some(kind) = self.create()? {

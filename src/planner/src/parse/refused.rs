@@ -28,7 +28,6 @@ const OBJECTS: &[(&str, &str)] = &[
         "CREATE SOURCE reads data from elsewhere.",
     ),
     ("foreign table", "CREATE SOURCE reads data from elsewhere."),
-    ("function", "A view gives an expression a name."),
     ("group", "CREATE ROLE makes a role."),
     ("language", ""),
     ("large object", ""),
@@ -138,8 +137,6 @@ const CLAUSES: &[(&[&str], &str)] = &[
         "CREATE SCHEMA with its elements",
     ),
     (&["cycle", "_", "set"], "CYCLE"),
-    (&["including"], "LIKE .. INCLUDING"),
-    (&["excluding"], "LIKE .. EXCLUDING"),
     (&[")", "partition", "by"], "PARTITION BY"),
     (
         &["set", "_", "["],

@@ -33,8 +33,6 @@ impl Front<'_> {
         let name = self.name()?;
         if self.word("with") {
             self.backend()?;
-        } else if verb == "create" {
-            return Err(self.unexpected("WITH (backend = 'meta')"));
         }
         self.expect_word("as")?;
         let value = self.string()?;

@@ -293,6 +293,13 @@ impl Front<'_> {
     }
 
     fn show(&mut self) -> Result<StatementKind> {
+        if self.words(&["create", "function"]) {
+            return Ok(StatementKind::Show {
+                what: ShowKind::CreateFunction(self.function_name()?),
+                schema: None,
+                like: None,
+            });
+        }
         if self.word("create") {
             let Some(kind) = self.kind() else {
                 return Err(

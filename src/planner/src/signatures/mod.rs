@@ -11,12 +11,14 @@
 //!   has them;
 //! * [`choose`]: one signature for a call (PostgreSQL's manual, "Function Type Resolution");
 //! * [`bind`]: what polymorphic parameters (`anyelement`, `anycompatiblearray`) come to in it;
-//! * [`overloaded`]: a function that is called by them.
+//! * [`overloaded`]: a function that is called by them;
+//! * [`argument`]: an argument of a function that a statement made.
 //!
 //! A function that is in the table under a name that we have is called by the table only. Those
 //! that are not in it (DataFusion's own, and functions about the catalog) coerce as they say
 //! themselves.
 
+mod argument;
 mod bind;
 mod choose;
 mod overloaded;
@@ -25,9 +27,10 @@ mod table;
 mod tests;
 mod types;
 
+pub(crate) use argument::{argument, argument_name, is_argument};
 pub(crate) use bind::{Call, common_of, common_type, unmatched};
 pub(crate) use choose::{Mismatch, choose_operator, no_operator};
 pub(crate) use overloaded::Overloaded;
 pub use overloaded::bound;
 pub(crate) use table::signatures;
-pub(crate) use types::{Arg, Type, type_text};
+pub(crate) use types::{Arg, Type, assigns, type_text};

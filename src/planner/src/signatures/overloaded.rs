@@ -6,6 +6,7 @@
 //! `bigint` may stand for an `integer` here where no signature takes it otherwise. Types are final
 //! when the rule looks again.
 
+use super::argument::call_text;
 use super::bind::{Call, unmatched};
 use super::choose::{Mismatch, choose, choose_operator, no_operator};
 use super::table::{Signature, signatures};
@@ -19,6 +20,7 @@ use datafusion_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
     Signature as Accepts,
 };
+use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState, check_interrupt};
@@ -27,7 +29,7 @@ use tidemark_common::{Error, SqlState, check_interrupt};
 pub fn bound(name: &str, function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     match signatures(name) {
         [] => function.clone(),
-        known => Arc::new(Overloaded::new(name, function.clone(), known)),
+        known => Arc::new(Overloaded::new(name, function.clone(), known.into())),
     }
 }
 
@@ -37,12 +39,16 @@ pub(crate) struct Overloaded {
     name: String,
     /// What evaluates it.
     pub(crate) inner: Arc<ScalarUDF>,
-    signatures: &'static [Signature],
+    signatures: Cow<'static, [Signature]>,
     accepts: Accepts,
 }
 
 impl Overloaded {
-    fn new(name: &str, inner: Arc<ScalarUDF>, signatures: &'static [Signature]) -> ScalarUDF {
+    pub(super) fn new(
+        name: &str,
+        inner: Arc<ScalarUDF>,
+        signatures: Cow<'static, [Signature]>,
+    ) -> ScalarUDF {
         let volatility = inner.signature().volatility;
         ScalarUDF::from(Overloaded {
             name: name.to_string(),
@@ -69,7 +75,7 @@ impl Overloaded {
     /// `nullif(a, b)` is `a` as `a = b` takes it; all others are called by their signatures.
     fn chosen(&self, args: &[Arg]) -> Result<Call, Mismatch> {
         if self.name != "nullif" || args.len() != 2 {
-            return choose(self.signatures, args);
+            return choose(&self.signatures, args);
         }
         let equal = choose_operator(signatures("="), args)?;
         Ok(Call {
@@ -119,7 +125,8 @@ impl Overloaded {
             "jsonb_path_rows" => "jsonb_path_query",
             name => name,
         };
-        let call = format!("function {name}({})", types.join(", "));
+        let of_argument = types.first().and_then(|given| call_text(name, given));
+        let call = of_argument.unwrap_or_else(|| format!("function {name}({})", types.join(", ")));
         external(match mismatch {
             Mismatch::None => Error::user(
                 SqlState::UNDEFINED_FUNCTION,

@@ -264,6 +264,30 @@ impl Type {
     }
 }
 
+/// Whether a value can be assigned to a type, as PostgreSQL's casts of assignment do it.
+pub(crate) fn assigns(is: &Arg, to: &DataType) -> bool {
+    use Category::{Moment, Number, Text};
+    let to_type = Type::of(to);
+    if is.is_unknown() || is.type_.stands_for(to_type) || is.data_type == *to {
+        return true;
+    }
+    let (from, to) = (is.type_, to_type);
+    if from.array != to.array {
+        return to.category() == Text && from.scalar != Scalar::Other;
+    }
+    let item = |t: Type| Type { array: false, ..t };
+    match (item(from).category(), item(to).category()) {
+        (Number, Number) | (Text, Text) => true,
+        (_, Text) => from.scalar != Scalar::Other,
+        (Moment, Moment) => match (from.scalar, to.scalar) {
+            (Scalar::Time, to) => to == Scalar::Time,
+            (Scalar::Date, to) => to != Scalar::Time,
+            _ => true,
+        },
+        _ => from == to || from.scalar == Scalar::Interval && to.scalar == Scalar::Time,
+    }
+}
+
 /// An array of these.
 pub(super) fn list_of(item: DataType) -> DataType {
     DataType::List(Arc::new(Field::new_list_field(item, true)))

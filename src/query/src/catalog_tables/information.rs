@@ -2,7 +2,7 @@
 
 use super::build::{Row, table};
 use super::postgres::{column_type, data_type_name};
-use super::roles;
+use super::{functions, roles};
 use crate::definition;
 use crate::snapshot::Snapshot;
 use crate::types;
@@ -33,17 +33,6 @@ const EMPTY: &[(&str, &str)] = &[
         "constraint_catalog name, constraint_schema name, constraint_name name, \
          unique_constraint_catalog name, unique_constraint_schema name, unique_constraint_name \
          name, match_option text, update_rule text, delete_rule text",
-    ),
-    (
-        "routines",
-        "specific_catalog name, specific_schema name, specific_name name, routine_catalog name, \
-         routine_schema name, routine_name name, routine_type text, data_type text, \
-         routine_definition text, external_language text",
-    ),
-    (
-        "parameters",
-        "specific_catalog name, specific_schema name, specific_name name, ordinal_position int4, \
-         parameter_mode text, parameter_name name, data_type text",
     ),
     (
         "sequences",
@@ -101,7 +90,10 @@ fn visible(s: &Snapshot) -> Vec<&Arc<Relation>> {
     s.catalog
         .relations
         .values()
-        .filter(|r| !matches!(r.kind, RelationKind::Index | RelationKind::Sink))
+        .filter(|r| {
+            use RelationKind::{Function, Index, Sink};
+            !matches!(r.kind, Index | Sink | Function)
+        })
         .collect()
 }
 
@@ -233,6 +225,23 @@ pub fn system_table(s: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
                  with_hierarchy text = NO",
             roles::of_relations(s, visible(s).into_iter()),
         ),
+        "routines" => table(
+            "specific_catalog name = dev, specific_schema name, specific_name name, \
+             routine_catalog name = dev, routine_schema name, routine_name name, routine_type text \
+             = FUNCTION, data_type text, type_udt_catalog name = dev, type_udt_schema name = \
+             pg_catalog, type_udt_name name, routine_body text = SQL, routine_definition text, \
+             external_name text, external_language text = SQL, parameter_style text = GENERAL, \
+             is_deterministic text, sql_data_access text = MODIFIES, is_null_call text, \
+             security_type text = INVOKER",
+            functions::routines(s),
+        ),
+        "parameters" => table(
+            "specific_catalog name = dev, specific_schema name, specific_name name, \
+             ordinal_position int4, parameter_mode text = IN, is_result text = NO, as_locator text \
+             = NO, parameter_name name, data_type text, udt_catalog name = dev, udt_schema name = \
+             pg_catalog, udt_name name, parameter_default text",
+            functions::parameters(s),
+        ),
         "character_sets" => table(
             "character_set_catalog name, character_set_schema name, character_set_name name = \
              UTF8, character_repertoire name = UCS, form_of_use name = UTF8, \
@@ -290,6 +299,10 @@ fn column_row(r: &Relation, position: usize, c: &Column) -> Row {
             .into(),
         ),
     ];
+    if let Some(generated) = r.generated(position) {
+        row.push(("is_generated", "ALWAYS".into()));
+        row.push(("generation_expression", (&generated.text).into()));
+    }
     let precision = |p: i32, radix: i32, scale: i32| {
         vec![
             ("numeric_precision", p.into()),

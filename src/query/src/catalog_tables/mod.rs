@@ -2,6 +2,7 @@
 //! PostgreSQL's clients. Built per statement from its snapshot.
 
 pub mod build;
+mod functions;
 pub mod information;
 pub mod node;
 pub mod oids;

@@ -7,6 +7,7 @@
 //! passwords.
 
 use super::build::{Cell, Row, table};
+use super::functions;
 use super::oids;
 use super::roles;
 use super::sessions;
@@ -418,6 +419,7 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
         ),
         "pg_timezone_names" => table(zones::NAMES, zones::names()),
         "pg_timezone_abbrevs" => table(zones::ABBREVIATIONS, zones::abbreviations()),
+        "pg_proc" => return statics::with_rows(name, functions::procedures(snapshot)),
         _ => match EMPTY.iter().find(|(n, _)| *n == name) {
             Some((_, description)) => table(description, Vec::new()),
             None => return statics::table(name),
@@ -477,7 +479,7 @@ fn kind_letter(kind: RelationKind) -> Option<&'static str> {
         RelationKind::MaterializedView | RelationKind::Subscription => "m",
         RelationKind::Index => "i",
         RelationKind::Source => "f",
-        RelationKind::Sink => return None,
+        RelationKind::Sink | RelationKind::Function => return None,
     })
 }
 
@@ -557,7 +559,12 @@ fn classes(s: &Snapshot) -> Vec<Row> {
     rows
 }
 
-fn attribute(relation: i32, number: usize, column: &Column, not_null: bool) -> Row {
+fn attribute(
+    relation: i32,
+    number: usize,
+    column: &Column,
+    (not_null, is_generated): (bool, bool),
+) -> Row {
     let t = column_type(column);
     let width = types::width(&t);
     vec![
@@ -574,7 +581,11 @@ fn attribute(relation: i32, number: usize, column: &Column, not_null: bool) -> R
         ("attbyval", (width > 0 && width <= 8).into()),
         ("attstorage", if width > 0 { "p" } else { "x" }.into()),
         ("attnotnull", not_null.into()),
-        ("atthasdef", column.default.is_some().into()),
+        (
+            "atthasdef",
+            (column.default.is_some() || is_generated).into(),
+        ),
+        ("attgenerated", if is_generated { "s" } else { "" }.into()),
         (
             "attcollation",
             if matches!(t, Type::VARCHAR | Type::TEXT | Type::BPCHAR | Type::NAME) {
@@ -597,10 +608,10 @@ fn attributes(s: &Snapshot) -> Vec<Row> {
     {
         let oid = oids::of_relation(r.id);
         let table = r.kind == RelationKind::Table;
-        rows.extend(
-            r.visible()
-                .map(|(i, c)| attribute(oid, i + 1, c, table && !c.nullable)),
-        );
+        rows.extend(r.visible().map(|(i, c)| {
+            let flags = (table && !c.nullable, r.generated(i).is_some());
+            attribute(oid, i + 1, c, flags)
+        }));
         if has_key(r) {
             rows.extend(r.key.iter().enumerate().map(|(i, k)| {
                 attribute(
@@ -610,7 +621,7 @@ fn attributes(s: &Snapshot) -> Vec<Row> {
                         default: None,
                         ..r.columns[*k].clone()
                     },
-                    false,
+                    (false, false),
                 )
             }));
         }
@@ -769,7 +780,8 @@ fn defaults(s: &Snapshot) -> Vec<Row> {
         .filter(|r| kind_letter(r.kind).is_some())
     {
         for (i, c) in r.visible() {
-            if let Some(default) = &c.default {
+            let text = r.generated(i).map(|g| &g.text);
+            if let Some(default) = text.or(c.default.as_ref()) {
                 rows.push(vec![
                     ("oid", (oids::of_relation(r.id) + 4).into()),
                     ("adrelid", oids::of_relation(r.id).into()),

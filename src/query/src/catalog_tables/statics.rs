@@ -56,8 +56,16 @@ pub fn table(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
     let Some(export) = EXPORTS.iter().find(|e| e.name == name) else {
         return Ok(None);
     };
-    let table = export.table.get_or_init(|| read(export));
+    let table = export.table.get_or_init(|| read(export, Vec::new()));
     table.clone().map(Some)
+}
+
+/// The same with more rows.
+pub fn with_rows(name: &str, more: Vec<Row>) -> Result<Option<Arc<dyn TableProvider>>> {
+    match EXPORTS.iter().find(|e| e.name == name) {
+        Some(export) if !more.is_empty() => read(export, more).map(Some),
+        _ => table(name),
+    }
 }
 
 /// The oid of a built-in function by its name, with or without a schema. Of several functions of
@@ -78,7 +86,7 @@ pub fn function_oid(name: &str) -> Option<i32> {
     by_name.get(base).copied()
 }
 
-fn read(export: &Export) -> Result<Arc<dyn TableProvider>> {
+fn read(export: &Export, more: Vec<Row>) -> Result<Arc<dyn TableProvider>> {
     let (description, rows) = export.text.split_once('\n').unwrap_or((export.text, ""));
     let columns = build::names_and_kinds(description);
     let damaged = |row: &str| {
@@ -94,7 +102,8 @@ fn read(export: &Export) -> Result<Arc<dyn TableProvider>> {
             })
             .collect()
     };
-    let rows = rows.lines().map(row).collect::<Result<Vec<Row>>>()?;
+    let mut rows = rows.lines().map(row).collect::<Result<Vec<Row>>>()?;
+    rows.extend(more);
     build::table(description, rows)
 }
 

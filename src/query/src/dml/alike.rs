@@ -8,7 +8,7 @@
 
 use super::*;
 use ast::{ValueWithSpan, VisitMut, VisitorMut};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 /// Rows of one form.
@@ -23,9 +23,12 @@ pub(super) struct Alike {
 type Form = Vec<Option<String>>;
 
 /// The insert as one for each form of rows, and the rows' places in what it was.
-pub(super) fn alike(insert: &ast::Insert) -> Vec<Alike> {
+pub(super) fn alike(insert: &ast::Insert, functions: &BTreeSet<String>) -> Vec<Alike> {
     let rows = values_of(insert).unwrap_or_default();
-    let subqueries = |row: &ast::Parens<Vec<Expr>>| row.content.iter().any(has_subquery);
+    let subqueries = |row: &ast::Parens<Vec<Expr>>| {
+        let mut cells = row.content.iter();
+        cells.any(|cell| has_subquery(cell, functions))
+    };
     if rows.len() < 2 && !rows.iter().any(subqueries) {
         return vec![Alike {
             insert: insert.clone(),
@@ -54,9 +57,13 @@ pub(super) fn alike(insert: &ast::Insert) -> Vec<Alike> {
         forms[at].1.push(place);
         known.entry(form).or_insert(at);
     }
-    let empty = with_rows(insert, Vec::new());
+    let empty = with_rows(insert, Vec::new(), functions);
     let one_form = |(_, places): (Form, Vec<usize>)| Alike {
-        insert: with_rows(&empty, places.iter().map(|at| row(&rows[*at])).collect()),
+        insert: with_rows(
+            &empty,
+            places.iter().map(|at| row(&rows[*at])).collect(),
+            functions,
+        ),
         places,
     };
     forms.into_iter().map(one_form).collect()
@@ -76,22 +83,38 @@ fn agree(a: &Form, b: &Form) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(same)
 }
 
-fn has_subquery(cell: &Expr) -> bool {
-    struct Find;
-    impl ast::Visitor for Find {
+/// Whether there is a subquery in a cell, or a call of a function that a statement made, which may
+/// be one.
+fn has_subquery(cell: &Expr, functions: &BTreeSet<String>) -> bool {
+    struct Find<'a>(&'a BTreeSet<String>);
+    impl ast::Visitor for Find<'_> {
         type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Function(call)
+                    if last_name(&call.name).is_ok_and(|name| self.0.contains(&name)) =>
+                {
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
         fn pre_visit_query(&mut self, _: &ast::Query) -> ControlFlow<()> {
             ControlFlow::Break(())
         }
     }
-    ast::Visit::visit(cell, &mut Find).is_break()
+    ast::Visit::visit(cell, &mut Find(functions)).is_break()
 }
 
-fn with_rows(insert: &ast::Insert, mut rows: Vec<ast::Parens<Vec<Expr>>>) -> ast::Insert {
+fn with_rows(
+    insert: &ast::Insert,
+    mut rows: Vec<ast::Parens<Vec<Expr>>>,
+    functions: &BTreeSet<String>,
+) -> ast::Insert {
     let mut insert = insert.clone();
     if let Some(source) = &mut insert.source
         && let [row] = rows.as_mut_slice()
-        && row.content.iter().any(has_subquery)
+        && row.content.iter().any(|cell| has_subquery(cell, functions))
     {
         let items = row.content.drain(..).map(SelectItem::UnnamedExpr).collect();
         if let ast::Statement::Query(query) = query_with(|select| select.projection = items) {

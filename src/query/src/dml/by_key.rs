@@ -245,6 +245,7 @@ impl Asker {
         for assignment in &update.assignments {
             let (name, value) = single(assignment)?;
             let column = position_of(&relation, &name).ok()?;
+            super::generated::check_updated(&relation, column, value).ok()?;
             // The planner tells that a column is assigned twice.
             assigned.insert(column).then_some(())?;
             match is_plain(value) {

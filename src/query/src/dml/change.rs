@@ -217,6 +217,7 @@ pub(super) fn plan_update(
                     format!("multiple assignments to same column \"{column}\""),
                 ));
             }
+            super::generated::check_updated(relation, at, &value)?;
             assigned.push(at);
             new.push(value_for(value, &relation.columns[at])?);
         }

@@ -1,6 +1,7 @@
 //! Values of INSERT that need no planning (constants and defaults, parsed into columns), and the
 //! casts of those that do.
 
+use super::generated::check_inserted;
 use super::*;
 use crate::parameters::Parameter;
 use std::borrow::Cow;
@@ -217,6 +218,11 @@ pub(super) fn constant_rows(
             SqlState::SYNTAX_ERROR,
             "VALUES lists must all be the same length",
         ));
+    }
+    for row in rows {
+        for (value, column) in row.content.iter().zip(columns) {
+            check_inserted(relation, *column, Some(value))?;
+        }
     }
     let mut arrays = Vec::with_capacity(relation.columns.len());
     for (i, column) in relation.columns.iter().enumerate() {

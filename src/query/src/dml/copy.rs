@@ -23,13 +23,15 @@ impl Asker {
                 Copied::Query(query) => ast::Statement::Query(query.clone()),
                 Copied::Changes(_) => return Err(Error::internal("changes are no query")),
                 Copied::Relation { name, columns } => query_with(|s| {
+                    let columns = match columns.is_empty() {
+                        true => self.without_generated(name),
+                        false => columns.clone(),
+                    };
                     s.projection = if columns.is_empty() {
                         vec![SelectItem::Wildcard(Default::default())]
                     } else {
-                        columns
-                            .iter()
-                            .map(|c| SelectItem::UnnamedExpr(Expr::Identifier(c.clone())))
-                            .collect()
+                        let columns = columns.into_iter().map(Expr::Identifier);
+                        columns.map(SelectItem::UnnamedExpr).collect()
                     };
                     s.from = vec![table_factor(name.clone())];
                 }),
@@ -49,13 +51,7 @@ impl Asker {
             ));
         };
         let relation = self.target(name, "copy to")?;
-        let columns: Vec<usize> = match columns.as_slice() {
-            [] => relation.visible_positions(),
-            named => named
-                .iter()
-                .map(|c| position_of(&relation, &fold(c)))
-                .collect::<Result<_>>()?,
-        };
+        let columns = super::generated::copied(&relation, columns)?;
         serving::check_columns(columns.len())?;
         let names: Vec<&str> = columns
             .iter()
@@ -68,6 +64,20 @@ impl Asker {
             options,
             zone: self.settings.zone(),
         }))
+    }
+
+    /// The columns that `COPY relation TO` copies where some are generated; none: all.
+    fn without_generated(&self, name: &ObjectName) -> Vec<Ident> {
+        let relation = name_of(name).and_then(|name| self.resolve(&self.catalog(), &name));
+        let Some(relation) = relation.ok().filter(|r| !r.generated.is_empty()) else {
+            return Vec::new();
+        };
+        let plain = relation
+            .visible()
+            .filter(|(at, _)| relation.generated(*at).is_none());
+        plain
+            .map(|(_, c)| Ident::with_quote('"', &c.name))
+            .collect()
     }
 
     /// More lines came. Beyond [`HELD_BYTES_MAX`] they are written as they come. A block, a table

@@ -47,7 +47,8 @@ fn describe(
             let columns = insert_columns(insert, relation)?;
             let direct = direct_parameters(insert, relation, &columns);
             if !all_direct(insert) {
-                for part in alike(insert) {
+                let functions = names_of_functions(&snapshot.catalog);
+                for part in alike(insert, &functions) {
                     let insert = &part.insert;
                     let plan = plan_insert(state, snapshot, insert, relation, &columns)?;
                     let new = parameter_types(&plan)?;

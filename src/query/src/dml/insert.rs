@@ -1,6 +1,7 @@
 //! INSERT: constants straight into columns, everything else as a query.
 
 use super::alike::{alike, in_order};
+use super::generated::check_inserted;
 use super::streamed::Piece;
 use super::*;
 use crate::privileges::denied;
@@ -20,13 +21,19 @@ impl Asker {
                 .map(|(_, columns)| columns);
             self.arbiters(&relation, conflict, indexes.collect())?;
         }
+        if relation.conflict == Conflict::Merge && insert.on.is_none() && insert.returning.is_some()
+        {
+            let message =
+                "RETURNING is not supported for a table ON CONFLICT DO UPDATE IF NOT NULL";
+            return Err(Error::unsupported(message).with_hint("Read the row when it is written."));
+        }
         self.require_of_insert(insert, &relation)?;
         let columns = insert_columns(insert, &relation)?;
         // Constants are parsed before the lock is taken, and queries are planned under it.
         let constant = constant_rows(insert, &relation, &columns, &[], &self.settings.zone())?;
         let parts = match &constant {
             Some(_) => Vec::new(),
-            None => alike(insert),
+            None => alike(insert, &names_of_functions(&self.catalog())),
         };
         let guard = self.lock(&[relation.id]).await?;
         if !self.is_as_before(&relation) {
@@ -220,6 +227,11 @@ pub(super) fn plan_insert(
             .map_err(from_datafusion)?,
     };
     let given_columns: Vec<_> = given.schema().columns();
+    if values_of(insert).is_none() {
+        let targets = columns.iter().take(given_columns.len());
+        let mut targets = targets.filter(|_| insert.source.is_some());
+        targets.try_for_each(|column| check_inserted(relation, *column, None))?;
+    }
     let mut exprs = Vec::new();
     for (i, column) in relation.columns.iter().enumerate() {
         let expr = match columns

@@ -20,8 +20,20 @@ pub(super) fn redress(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBa
     RecordBatch::try_new(relaxed, batch.columns().to_vec()).map_err(crate::error::from_arrow)
 }
 
-/// A batch of the table's columns; a NULL in a NOT NULL column is an error that names it.
+/// A batch of the table's columns, those that are generated computed; a NULL in a NOT NULL column
+/// is an error that names it.
 pub(super) fn nullable_batch(relation: &Relation, arrays: Vec<ArrayRef>) -> Result<RecordBatch> {
+    let plain = |(array, column): (ArrayRef, &tidemark_plan::Column)| {
+        // What a function of DataFusion's gives as a view.
+        if matches!(array.data_type(), DataType::Utf8View) {
+            arrow::compute::cast(&array, &column.data_type).map_err(crate::error::from_arrow)
+        } else {
+            Ok(array)
+        }
+    };
+    let arrays = arrays.into_iter().zip(&relation.columns);
+    let mut arrays = arrays.map(plain).collect::<Result<Vec<_>>>()?;
+    super::generated::compute(relation, &mut arrays)?;
     for (array, column) in arrays.iter().zip(&relation.columns) {
         if !column.nullable && array.null_count() > 0 {
             return Err(Error::user(
@@ -33,16 +45,6 @@ pub(super) fn nullable_batch(relation: &Relation, arrays: Vec<ArrayRef>) -> Resu
             ));
         }
     }
-    let plain = |(array, column): (ArrayRef, &tidemark_plan::Column)| {
-        // What a function of DataFusion's gives as a view.
-        if matches!(array.data_type(), DataType::Utf8View) {
-            arrow::compute::cast(&array, &column.data_type).map_err(crate::error::from_arrow)
-        } else {
-            Ok(array)
-        }
-    };
-    let arrays = arrays.into_iter().zip(&relation.columns);
-    let arrays = arrays.map(plain).collect::<Result<Vec<_>>>()?;
     RecordBatch::try_new(relation.arrow_schema(), arrays).map_err(crate::error::from_arrow)
 }
 

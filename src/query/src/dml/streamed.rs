@@ -3,6 +3,7 @@
 
 use super::*;
 use futures::TryStreamExt;
+use tidemark_plan::Conflict;
 
 /// Fewer rows than this are written where they are met; more would hold up other sessions.
 const SHORT_ROWS: usize = 1024;
@@ -64,7 +65,8 @@ impl Asker {
         relation: &Relation,
         returning: Option<&[SelectItem]>,
     ) -> bool {
-        self.may_stream(returning) && !self.catalog().has_unique_index(relation)
+        let merges = relation.conflict == Conflict::Merge;
+        self.may_stream(returning) && !merges && !self.catalog().has_unique_index(relation)
     }
 
     /// Writes what `piece_of` makes of a query's batches, and commits.

@@ -28,6 +28,7 @@ use tidemark_common::{Error, SqlState};
 use tidemark_operator::functions::cast_array;
 use tidemark_plan::{Relation, RelationKind};
 use tidemark_planner::SessionZone;
+use tidemark_planner::functions::{declared, definition, parameters_text, returned_text};
 
 /// One row's arguments, as text.
 pub(super) type Arguments<'a> = &'a [Option<String>];
@@ -221,11 +222,7 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         constant("pg_my_temp_schema", Int32, Some("0")),
         constant("pg_is_other_temp_schema", Boolean, Some("false")),
         constant("pg_get_partkeydef", Utf8, None),
-        constant("pg_get_function_result", Utf8, None),
-        constant("pg_get_function_arguments", Utf8, None),
-        constant("pg_get_function_identity_arguments", Utf8, None),
         constant("pg_get_function_sqlbody", Utf8, None),
-        constant("pg_get_functiondef", Utf8, None),
         constant("pg_get_triggerdef", Utf8, None),
         constant("pg_get_ruledef", Utf8, None),
         constant("pg_get_serial_sequence", Utf8, None),
@@ -251,16 +248,6 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         }),
         Arc::new(ScalarUDF::from(ExpandArray::new())),
         constant("pg_collation_is_visible", Boolean, Some("true")),
-        stable("to_regproc", Int32, 1, |a| {
-            Ok(match a[0].as_deref() {
-                Some(name) => name
-                    .parse::<i32>()
-                    .ok()
-                    .or_else(|| crate::catalog_tables::statics::function_oid(name))
-                    .map(|o| o.to_string()),
-                None => None,
-            })
-        }),
         stable("pg_get_expr", Utf8, 2, |a| Ok(a[0].clone())),
         stable("format_type", Utf8, 2, |a| {
             Ok(a[0]
@@ -424,6 +411,27 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
                 .map(|r| crate::definition::query_in(&s, &r))
                 .map(|query| format!(" {};", query.trim().trim_end_matches(';'))))
         }),
+        "to_regproc" => stable(name, Int32, 1, move |a| {
+            let oid = |name: &str| {
+                let known = name.parse::<i32>().ok();
+                let made = || oid_of_function(&s, name);
+                known
+                    .or_else(made)
+                    .or_else(|| crate::catalog_tables::statics::function_oid(name))
+            };
+            Ok(a[0].as_deref().and_then(oid).map(|oid| oid.to_string()))
+        }),
+        "pg_get_functiondef"
+        | "pg_get_function_result"
+        | "pg_get_function_arguments"
+        | "pg_get_function_identity_arguments" => {
+            let which = name.to_string();
+            stable(name, Utf8, 1, move |a| {
+                let function = a[0].as_deref().and_then(|oid| relation_of(&s, oid));
+                let function = function.filter(|r| r.kind == RelationKind::Function);
+                Ok(function.and_then(|f| text_of_function(&which, f)))
+            })
+        }
         "pg_get_indexdef" => stable(name, Utf8, 1, move |a| {
             Ok(a[0].as_deref().and_then(|oid| {
                 index_definition(
@@ -443,11 +451,16 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
             Ok(relation.map(|r| format!("PRIMARY KEY ({})", key_names(&r))))
         }),
         "obj_description" => stable(name, Utf8, 1, move |a| {
-            let catalog_matches = a.get(1).is_none_or(|c| c.as_deref() == Some("pg_class"));
-            Ok(a[0]
-                .as_deref()
-                .filter(|_| catalog_matches)
-                .and_then(|oid| relation_of(&s, oid)?.comment.clone()))
+            let of_kind = |r: &&Relation| {
+                let catalog = match r.kind {
+                    RelationKind::Function => "pg_proc",
+                    _ => "pg_class",
+                };
+                a.get(1).is_none_or(|c| c.as_deref() == Some(catalog))
+            };
+            let relation = a[0].as_deref().and_then(|oid| relation_of(&s, oid));
+            let relation = relation.map(AsRef::as_ref).filter(of_kind);
+            Ok(relation.and_then(|r| r.comment.clone()))
         }),
         "col_description" => constant(name, Utf8, None),
         _ => {
@@ -456,6 +469,35 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
                 .or_else(|| super::sizes::of_statement(snapshot, name));
         }
     })
+}
+
+/// The oid of a function that a statement made, by its name, with or without a schema and types.
+fn oid_of_function(snapshot: &Snapshot, name: &str) -> Option<i32> {
+    let name = name.split('(').next().unwrap_or(name).trim().to_lowercase();
+    let (schema, name) = match name.rsplit_once('.') {
+        Some((schema, name)) => (Some(schema.to_string()), name),
+        None => (None, name.as_str()),
+    };
+    let schemas = schema
+        .as_ref()
+        .map_or(&snapshot.search_path[..], std::slice::from_ref);
+    let mut found = schemas
+        .iter()
+        .flat_map(|s| snapshot.catalog.functions(s, name));
+    found.next().map(|function| oids::of_relation(function.id))
+}
+
+/// What a function of the catalog says of a function that a statement made; none of one that this
+/// build cannot read.
+fn text_of_function(which: &str, function: &Relation) -> Option<String> {
+    match which {
+        "pg_get_functiondef" => definition(function).ok(),
+        "pg_get_function_result" => returned_text(&declared(function).ok()?).ok(),
+        which => Some(parameters_text(
+            function,
+            which == "pg_get_function_arguments",
+        )),
+    }
 }
 
 /// The oid of a relation by its name, qualified or not; also of the system catalogs.

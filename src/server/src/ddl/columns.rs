@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_node::engine::CatalogChange;
-use tidemark_plan::{Catalog, Column, Relation, RelationKind};
+use tidemark_plan::{Catalog, Column, Generated, Relation, RelationKind};
 use tidemark_planner::statement::{ColumnAction, ColumnDefinition};
 use tidemark_query::dml::Missing;
 use tidemark_query::error::Notice;
@@ -238,6 +238,17 @@ impl Session {
             return Err(Error::unsupported(message)
                 .with_hint("Make the table anew without it, and copy its rows."));
         }
+        if let Some(user) = computed_of(relation, column, alteration) {
+            let table = &relation.name;
+            let message = format!(
+                "cannot drop column {name} of table {table} because other objects depend on it"
+            );
+            let detail =
+                format!("column {user} of table {table} depends on column {name} of table {table}");
+            return Err(Error::user(SqlState::DEPENDENT_OBJECTS, message)
+                .with_detail(detail)
+                .with_hint("Drop the generated column, too."));
+        }
         let mut spared = BTreeSet::new();
         let mut found = Vec::new();
         for dependent in catalog.dependents(relation.id) {
@@ -329,6 +340,13 @@ impl Session {
             return Err(no_action("RENAME COLUMN", relation));
         }
         let column = Alteration::default().find(relation, name);
+        let user = column.and_then(|c| computed_of(relation, c, &Alteration::default()));
+        if let Some(user) = user {
+            let message = format!(
+                "column \"{name}\" cannot be renamed: generated column \"{user}\" names it"
+            );
+            return Err(Error::unsupported(message).with_hint("Rename it in a view."));
+        }
         // PostgreSQL's words where a column is renamed.
         let column = column.ok_or_else(|| {
             let message = format!("column \"{name}\" does not exist");
@@ -406,6 +424,18 @@ fn check_alterable(relation: &Relation, actions: &[ColumnAction]) -> Result<()> 
         }
         _ => Err(no_action(action, relation)),
     }
+}
+
+/// The name of a generated column that stays and is computed of this one.
+fn computed_of(relation: &Relation, column: usize, alteration: &Alteration) -> Option<String> {
+    let stays = |g: &&Generated| g.column != column && !alteration.gone.contains(&g.column);
+    let reads = |g: &&Generated| {
+        let mut found = false;
+        g.value.visit_columns(&mut |c| found |= c == column);
+        found
+    };
+    let found = relation.generated.iter().filter(stays).find(reads)?;
+    Some(relation.columns[found.column].name.clone())
 }
 
 fn no_action(action: &str, relation: &Relation) -> Error {

@@ -234,6 +234,7 @@ impl Session {
             comment: None,
             job: None,
             logs_rows: None,
+            generated: Vec::new(),
             created_at: None,
             altered: seen(&on),
             unreadable: None,

@@ -422,6 +422,16 @@ impl Session {
             K::AlterRole { name, options } => self.alter_role(name, options).await,
             K::DropRole { names, if_exists } => self.drop_role(names, *if_exists).await,
             K::Drop(drop) => self.drop_relations(drop).await,
+            K::CreateFunction(_) => self.create_function(statement).await,
+            K::DropFunction {
+                names,
+                if_exists,
+                cascade,
+            } => self.drop_functions(names, *if_exists, *cascade).await,
+            K::AlterFunction { name, action } => self.alter_function(name, action).await,
+            K::CommentOnFunction { name, comment } => {
+                self.comment_on_function(name, comment.clone()).await
+            }
             K::Alter {
                 kind,
                 name,
@@ -585,6 +595,10 @@ fn changes_catalog(kind: &StatementKind) -> bool {
             | K::AlterRole { .. }
             | K::DropRole { .. }
             | K::Drop(_)
+            | K::CreateFunction(_)
+            | K::DropFunction { .. }
+            | K::AlterFunction { .. }
+            | K::CommentOnFunction { .. }
             | K::Alter { .. }
             | K::CommentOn { .. }
     )

@@ -29,7 +29,7 @@ impl Session {
                 let error = Error::unsupported(message);
                 return Err(error.with_hint("Subscribe to a materialized view of it."));
             }
-            RelationKind::Sink | RelationKind::Index => {
+            RelationKind::Sink | RelationKind::Index | RelationKind::Function => {
                 let message = format!("\"{name}\" is a {kind}, and has no rows");
                 return Err(Error::user(SqlState::WRONG_OBJECT_TYPE, message));
             }

@@ -20,6 +20,7 @@ fn relation(id: u32, name: &str, kind: RelationKind, depends_on: &[u32]) -> Rela
         watermark: None,
         connector: None,
         logs_rows: None,
+        generated: Vec::new(),
         conflict: Conflict::Overwrite,
         on_error: OnError::Log,
         snapshot: true,
