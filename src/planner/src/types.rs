@@ -91,26 +91,50 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
                 text,
             )
         }
-        Sql::Struct(fields, _) => {
-            let field = |(i, f): (usize, &ast::StructField)| {
-                let name = f
-                    .field_name
-                    .clone()
-                    .map_or(format!("f{}", i + 1), crate::names::fold);
-                Ok(Field::new(name, sql_type_to_arrow(&f.field_type)?.0, true))
-            };
-            plain(DataType::Struct(
-                fields
-                    .iter()
-                    .enumerate()
-                    .map(field)
-                    .collect::<Result<Vec<_>>>()?
-                    .into(),
-            ))
-        }
+        Sql::Struct(fields, _) => plain(structure(fields)?),
         Sql::Custom(name, _) => return custom(name),
         other => return Err(Error::unsupported(format!("type {other} is not supported"))),
     })
+}
+
+/// The type of rows with these fields.
+///
+/// Errors: `42601` without fields, `42701` for a name that two have, `0A000` for types whose
+/// lengths or digits nobody would keep within a row, and for intervals.
+fn structure(fields: &[ast::StructField]) -> Result<DataType> {
+    let mut all: Vec<Field> = Vec::with_capacity(fields.len());
+    for (i, field) in fields.iter().enumerate() {
+        let name = field.field_name.clone();
+        let name = name.map_or(format!("f{}", i + 1), crate::names::fold);
+        let (data_type, text) = sql_type_to_arrow(&field.field_type)?;
+        if text.contains('(') || !declared_digits(&field.field_type).is_empty() {
+            let message = format!(
+                "type {} of a field of a struct is not supported",
+                field.field_type
+            );
+            return Err(Error::unsupported(message)
+                .with_hint("Use the type without a length or number of digits."));
+        }
+        if matches!(data_type, DataType::Interval(_)) {
+            return Err(Error::unsupported(
+                "intervals in a struct are not supported",
+            ));
+        }
+        if all.iter().any(|other| *other.name() == name) {
+            return Err(Error::user(
+                SqlState::DUPLICATE_COLUMN,
+                format!("attribute name \"{name}\" specified more than once"),
+            ));
+        }
+        all.push(Field::new(name, data_type, true));
+    }
+    match all.is_empty() {
+        true => Err(Error::user(
+            SqlState::SYNTAX_ERROR,
+            "a struct has at least one field",
+        )),
+        false => Ok(DataType::Struct(all.into())),
+    }
 }
 
 /// `varchar(10)`; the plain name without a length.

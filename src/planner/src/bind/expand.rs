@@ -24,6 +24,7 @@
 //! * functions that give rows become `unnest` (`unnest`), `ARRAY(SELECT ..)` becomes an aggregate
 //!   (`array_queries`);
 //! * `LATERAL (VALUES ..)` becomes a choice by the number of a row (`lateral_values`);
+//! * fields of rows get names that are no columns' (`fields`);
 //! * `EXTRACT`, casts to `timestamp(0)` and `'now'` become calls (`moments`).
 //!
 //! A moment t lies in the tumbling window that starts at `tumble_start(t, size)`, and in the
@@ -490,6 +491,7 @@ impl VisitorMut for Expander<'_> {
         if let Err(error) = super::misplaced::windows(select) {
             return ControlFlow::Break(error);
         }
+        super::fields::items(select);
         super::names::give(select);
         super::truths::conditions(select);
         let grouped = super::outer_aggregates::one_group(select, self.provider.registry);
@@ -525,6 +527,7 @@ impl VisitorMut for Expander<'_> {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         super::unnest::array_cast(expr);
+        super::fields::rewrite(expr);
         broken(super::frames::call(expr).and_then(|()| super::hypothetical::rewrite(expr)))
     }
 
