@@ -527,8 +527,12 @@ impl VisitorMut for Expander<'_> {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         super::unnest::array_cast(expr);
-        super::fields::rewrite(expr);
-        broken(super::frames::call(expr).and_then(|()| super::hypothetical::rewrite(expr)))
+        let fields = super::fields::rewrite(expr);
+        broken(
+            fields
+                .and_then(|()| super::frames::call(expr))
+                .and_then(|()| super::hypothetical::rewrite(expr)),
+        )
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {

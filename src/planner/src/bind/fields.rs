@@ -12,6 +12,7 @@ use datafusion_sql::sqlparser::ast::{
     AccessExpr, Expr, Ident, Select, SelectItem, SelectItemQualifiedWildcardKind, Value,
     WildcardAdditionalOptions,
 };
+use tidemark_common::{Error, Result, SqlState};
 
 /// The name of a field as an access to it has it.
 pub(super) fn name_of(field: &Expr) -> Option<String> {
@@ -74,13 +75,21 @@ pub(super) fn items(select: &mut Select) {
 }
 
 /// Rewrites an expression, before what it consists of.
-pub(super) fn rewrite(expr: &mut Expr) {
+///
+/// Errors: `42601` for a field of a call that is not in parentheses.
+pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
     if let Some(row) = without_all(expr) {
         *expr = row;
     }
-    let Expr::CompoundFieldAccess { access_chain, .. } = expr else {
-        return;
+    let Expr::CompoundFieldAccess { root, access_chain } = expr else {
+        return Ok(());
     };
+    if matches!(root.as_ref(), Expr::Function(_))
+        && matches!(access_chain.first(), Some(AccessExpr::Dot(_)))
+    {
+        let error = Error::user(SqlState::SYNTAX_ERROR, "syntax error at or near \".\"");
+        return Err(error.with_hint("Put what a field is taken of in parentheses: (f(x)).field"));
+    }
     for access in access_chain {
         if let AccessExpr::Dot(name @ Expr::Identifier(_)) = access
             && let Some(text) = name_of(name)
@@ -88,4 +97,5 @@ pub(super) fn rewrite(expr: &mut Expr) {
             *name = Expr::Value(Value::SingleQuotedString(format!("{FIELD}{text}")).into());
         }
     }
+    Ok(())
 }

@@ -21,7 +21,7 @@ use super::typing::Typed;
 use crate::error::external;
 use crate::names::FIELD;
 use crate::signatures::{Arg, type_text, unmatched};
-use crate::types::{JSONB, NUMERIC, sql_type_name};
+use crate::types::{JSONB, NUMERIC, sql_type_name, united};
 use arrow_schema::{DataType, Field};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
@@ -443,6 +443,9 @@ impl Arrays {
         if func.name() == "make_array" && own.iter().any(is_list) {
             return Err(multidimensional());
         }
+        if UNITING.contains(&func.name()) && own.iter().any(holds_record) {
+            return self.with_records(args, &own);
+        }
         // Numbers of several kinds become numerics of any scale.
         let numerics = UNITING.contains(&func.name()) && {
             let elements = own.iter().map(element).collect::<Vec<_>>();
@@ -491,6 +494,37 @@ impl Arrays {
             }
             *arg = self.cast(std::mem::take(arg), to)?;
             changed = true;
+        }
+        Ok(changed)
+    }
+
+    /// Brings arrays of rows, and rows that are to be elements of these, to one type.
+    fn with_records(&self, args: &mut [Expr], own: &[DataType]) -> Result<bool> {
+        let mut wanted = DataType::Null;
+        for (arg, is) in args.iter().zip(own) {
+            if !is_untyped(arg, is) {
+                let is = element(is);
+                wanted = united(&wanted, &is).ok_or_else(|| mismatch("types", &wanted, &is))?;
+            }
+        }
+        let mut changed = false;
+        for (i, (arg, is)) in args.iter_mut().zip(own).enumerate() {
+            let to = match is {
+                DataType::List(element) => {
+                    let element = element.as_ref().clone().with_data_type(wanted.clone());
+                    DataType::List(Arc::new(element))
+                }
+                // A text in place of an array is one, beside an array it is an element.
+                other if is_text(other) && i == 0 => {
+                    DataType::List(Arc::new(Field::new_list_field(wanted.clone(), true)))
+                }
+                DataType::Int32 | DataType::Int64 => continue,
+                _ => wanted.clone(),
+            };
+            if *is != to && *is != DataType::Null {
+                *arg = self.cast(std::mem::take(arg), &to)?;
+                changed = true;
+            }
         }
         Ok(changed)
     }

@@ -11,7 +11,7 @@
 use super::calls::Calls;
 use super::typing::Typed;
 use crate::error::external;
-use crate::types::{NUMERIC, sql_type_name};
+use crate::types::{sql_type_name, united};
 use arrow_schema::{DataType, Field};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -19,9 +19,7 @@ use datafusion_common::{Result, ScalarValue};
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Cast, Expr, LogicalPlan, lit};
 use datafusion_optimizer::AnalyzerRule;
-use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
-use tidemark_plan::messages::is_anonymous;
 
 pub(super) fn is_record(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Struct(_))
@@ -97,34 +95,6 @@ fn mismatch(a: &DataType, b: &DataType) -> datafusion_common::DataFusionError {
         sql_type_name(b)
     );
     external(Error::user(SqlState::DATATYPE_MISMATCH, message))
-}
-
-/// The type of two values that become one, rows field by field; `None` if there is none.
-pub(super) fn united(a: &DataType, b: &DataType) -> Option<DataType> {
-    use DataType::{Float32, Float64, Int16, Int32, Int64, LargeUtf8, List, Null, Struct, Utf8};
-    let number = |t: &DataType| t.is_integer() || t.is_decimal() || *t == NUMERIC;
-    Some(match (a, b) {
-        (a, b) if a == b => a.clone(),
-        (Null, other) | (other, Null) => other.clone(),
-        (Int16, Int32) | (Int32, Int16) => Int32,
-        (Int16 | Int32, Int64) | (Int64, Int16 | Int32) => Int64,
-        (a, b) if number(a) && number(b) => NUMERIC,
-        (Float32 | Float64, Float32 | Float64) => Float64,
-        (Utf8 | LargeUtf8, Utf8 | LargeUtf8) => Utf8,
-        (List(a), List(b)) => {
-            let element = united(a.data_type(), b.data_type())?;
-            List(Arc::new(Field::new(a.name(), element, true)))
-        }
-        (Struct(a), Struct(b)) if a.len() == b.len() => {
-            let names = if is_anonymous(a) { b } else { a };
-            let fields = a.iter().zip(b).zip(names).map(|((a, b), name)| {
-                let data_type = united(a.data_type(), b.data_type())?;
-                Some(Field::new(name.name(), data_type, true))
-            });
-            Struct(fields.collect::<Option<Vec<_>>>()?.into())
-        }
-        _ => return None,
-    })
 }
 
 impl Calls {
