@@ -12,8 +12,10 @@
 //! sign-extended to 64 bits; floats the bits of the double, with -0 as 0 and every NaN as
 //! 0x7FF8000000000000; numerics low word xor rotate(high word, 32) of the unscaled 128-bit value;
 //! strings, bytes and all other types XXH3-64 of their bytes (intervals: months, days, nanoseconds,
-//! little-endian). Both sides of a join have one type, so scale needs no rule.
+//! little-endian; rows: the bytes by which [`key`](crate::key) tells them apart). Both sides of a
+//! join have one type, so scale needs no rule.
 
+use crate::key::{forms, has_rows};
 use arrow::array::*;
 use arrow::datatypes::*;
 use tidemark_common::VNODES;
@@ -150,6 +152,10 @@ fn mix(column: &dyn Array, hashes: &mut [u64]) {
         D::LargeBinary => bytes(hashes, column.as_binary::<i64>().iter()),
         D::BinaryView => bytes(hashes, column.as_binary_view().iter()),
         D::FixedSizeBinary(_) => bytes(hashes, column.as_fixed_size_binary().iter()),
+        other if has_rows(other) => {
+            let forms = forms(column);
+            bytes(hashes, forms.iter().map(Option::as_deref));
+        }
         D::Null => hashes.iter_mut().for_each(|h| *h = fold(*h ^ NULL)),
         other => {
             // Nested values: the text form identifies them (equal values print alike).

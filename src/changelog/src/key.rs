@@ -61,14 +61,40 @@ fn exact(column: &ArrayRef, rows: &mut [Vec<u8>]) {
         }
         DataType::Struct(_) => {
             let fields = column.as_struct();
-            let valid = |i: usize| u8::from(fields.is_valid(i));
-            rows.iter_mut()
-                .enumerate()
-                .for_each(|(i, row)| row.push(valid(i)));
+            let lengths = rows.iter_mut().enumerate().map(|(i, row)| {
+                row.push(u8::from(fields.is_valid(i)));
+                row.len()
+            });
+            let lengths: Vec<usize> = lengths.collect();
             fields.columns().iter().for_each(|field| exact(field, rows));
+            // What a row that is NULL has in its place says nothing.
+            for (i, row) in rows
+                .iter_mut()
+                .enumerate()
+                .filter(|(i, _)| fields.is_null(*i))
+            {
+                row.truncate(lengths[i]);
+            }
         }
         _ => encode(column.as_ref(), rows),
     }
+}
+
+/// Whether values are rows of columns, or lists of such.
+pub(crate) fn has_rows(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Struct(_) => true,
+        DataType::List(element) => has_rows(element.data_type()),
+        _ => false,
+    }
+}
+
+/// Bytes that are equal only for equal values, `None` for NULL.
+pub(crate) fn forms(column: &dyn Array) -> Vec<Option<Vec<u8>>> {
+    let mut forms = vec![Vec::new(); column.len()];
+    exact(&column.slice(0, column.len()), &mut forms);
+    let valid = |(i, form)| column.is_valid(i).then_some(form);
+    forms.into_iter().enumerate().map(valid).collect()
 }
 
 fn encode(column: &dyn Array, rows: &mut [Vec<u8>]) {
@@ -163,6 +189,8 @@ fn encode(column: &dyn Array, rows: &mut [Vec<u8>]) {
         // The bytes of numerics and of JSONB sort as the values do.
         D::BinaryView => each(rows, column.as_binary_view().iter(), escaped),
         D::LargeBinary => each(rows, column.as_binary::<i64>().iter(), escaped),
+        // Rows sort by keys of their own; here they only are told apart.
+        other if has_rows(other) => each(rows, forms(column).into_iter(), |r, v| escaped(r, &v)),
         other => {
             let text = arrow::compute::cast(column, &D::Utf8)
                 .unwrap_or_else(|e| panic!("a key of type {other} cannot be ordered: {e}"));

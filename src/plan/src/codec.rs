@@ -13,8 +13,8 @@
 use crate::roles::{DefaultGrant, Grants, Role};
 use crate::secrets::Secret;
 use crate::{
-    Altered, Catalog, Column, Conflict, Expr, Generated, JobPlan, Literal, Named, Node, OnError, Op,
-    Properties,
+    Altered, Catalog, Column, Conflict, Expr, Generated, JobPlan, Literal, Named, Node, OnError,
+    Op, Properties,
 };
 use crate::{BinaryOp, ConnectorSpec, Relation, RelationKind, Stopped, Watermark};
 use arrow_schema::{DataType, SchemaRef};

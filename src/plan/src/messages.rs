@@ -2,7 +2,7 @@
 //! message that leaves the node speaks of Arrow or of the query planner below: what cannot be said
 //! in SQL's words is cut off ([`sql_words`]).
 
-use arrow_schema::{ArrowError, DataType};
+use arrow_schema::{ArrowError, DataType, FieldRef, Fields};
 use tidemark_common::{Error, SqlState};
 
 const INVALID_DATETIME: SqlState = SqlState("22007");
@@ -39,8 +39,19 @@ pub fn sql_type_name(data_type: &DataType) -> String {
         | DataType::FixedSizeList(f, _) => format!("{}[]", sql_type_name(f.data_type())),
         DataType::Dictionary(_, values) => sql_type_name(values),
         DataType::Null => "unknown".into(),
+        DataType::Struct(fields) if !is_anonymous(fields) => {
+            let field = |f: &FieldRef| format!("{} {}", f.name(), sql_type_name(f.data_type()));
+            let fields: Vec<String> = fields.iter().map(field).collect();
+            format!("struct<{}>", fields.join(", "))
+        }
         _ => "record".into(),
     }
+}
+
+/// Whether the fields of a row have the names that `ROW(..)` gives them.
+pub fn is_anonymous(fields: &Fields) -> bool {
+    let mut names = fields.iter().enumerate();
+    names.all(|(i, field)| *field.name() == format!("f{}", i + 1))
 }
 
 /// Arrow's names of types, and what they are in SQL. Names with parameters come with them in

@@ -11,7 +11,9 @@ use crate::bind::{Expander, Registry, Table};
 use crate::defaults;
 use crate::error::to_error;
 use crate::fold::fold_plan;
-use crate::lower::{Builder, Stream, materialized, materialized_by, schema_of, to_expr};
+use crate::lower::{
+    Builder, Stream, has_record, materialized, materialized_by, schema_of, to_expr,
+};
 use crate::optimise::{analyze, refuse};
 use crate::options::{flag, idle_timeout, on_error, references};
 use crate::statement::{ColumnDefinition, CreateRelation, FormatClause, Statement};
@@ -602,6 +604,12 @@ fn columns_of(create: &CreateRelation, zone: &str, registry: &Registry) -> Resul
             return Err(Error::unsupported(format!(
                 "generated column \"{name}\" cannot be part of the primary key"
             )));
+        }
+        if has_record(&all.columns[at].data_type) {
+            let message = "a primary key of rows is not supported";
+            return Err(Error::unsupported(message)
+                .with_hint("Make the fields columns.")
+                .at(create.name.position.max(1)));
         }
         all.key.push(at);
     }

@@ -6,6 +6,10 @@ use datafusion_sql::sqlparser::ast::{Ident, ObjectName};
 use datafusion_sql::sqlparser::keywords::{RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_TABLE_ALIAS};
 use tidemark_common::{Error, Result, SqlState};
 
+/// What the name of a field of a row begins with, where it stands as a quoted constant between the
+/// rewriting of a query and its planning: a subscript of JSONB stands there as well.
+pub(crate) const FIELD: &str = "\u{1}";
+
 /// PostgreSQL's folding: lower case unless quoted.
 pub(crate) fn fold(ident: Ident) -> String {
     if ident.quote_style.is_some() {

@@ -4,7 +4,7 @@
 use crate::bind::{Expander, Provider, Scopes, output_names, without_keys};
 use crate::error::{external, to_error};
 use crate::lineage::sql_type;
-use crate::lower::{Builder, Stream, has_record, materialized, schema_of, to_stored_types};
+use crate::lower::{Builder, Stream, materialized, schema_of, to_stored_types};
 use crate::optimise::{analyze, optimise, refuse};
 use crate::options::{flag, max_iterations, on_error, only_options, references};
 use crate::statement::{CreateSink, CreateView, Positions, SinkInput, Statement};
@@ -18,6 +18,7 @@ use datafusion_sql::sqlparser::ast::{self, Query};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
+use tidemark_plan::messages::is_anonymous;
 use tidemark_plan::{
     Column, Conflict, ConnectorSpec, Encode, Format, Named, OnError, Op, Properties, Relation,
     RelationKind,
@@ -545,16 +546,30 @@ fn columns_of(schema: &Schema, sql_types: &[String]) -> Vec<Column> {
     schema.fields().iter().zip(sql_types).map(column).collect()
 }
 
-/// `42P16` for a column of a view that is a row.
+/// `42P16` for a column of a view that is a row without a type.
 fn refuse_records(columns: &[Column]) -> Result<()> {
-    let Some(column) = columns.iter().find(|c| has_record(&c.data_type)) else {
+    let Some(column) = columns.iter().find(|c| holds_untyped(&c.data_type)) else {
         return Ok(());
     };
     Err(Error::user(
         SqlState("42P16"),
         format!("column \"{}\" has pseudo-type record", column.name),
     )
-    .with_hint("Name the columns of the row, or put them into a document with to_jsonb(..)."))
+    .with_hint(
+        "Cast the row to a struct whose fields have names: ROW(..)::STRUCT<a INT, b VARCHAR>.",
+    ))
+}
+
+/// Whether a value is, or holds, a row whose fields nobody has named.
+fn holds_untyped(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Struct(fields) => {
+            let mut types = fields.iter().map(|f| f.data_type());
+            is_anonymous(fields) || types.any(holds_untyped)
+        }
+        DataType::List(element) => holds_untyped(element.data_type()),
+        _ => false,
+    }
 }
 
 /// The names after `v (a, b)`: given names first, then the query's.

@@ -9,6 +9,7 @@ use datafusion_sql::sqlparser::ast::{self, ArrayElemTypeDef, ExactNumberInfo, Ti
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::SQL_TYPE;
+use tidemark_plan::messages::is_anonymous;
 
 pub use tidemark_plan::messages::sql_type_name;
 
@@ -91,26 +92,50 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
                 text,
             )
         }
-        Sql::Struct(fields, _) => {
-            let field = |(i, f): (usize, &ast::StructField)| {
-                let name = f
-                    .field_name
-                    .clone()
-                    .map_or(format!("f{}", i + 1), crate::names::fold);
-                Ok(Field::new(name, sql_type_to_arrow(&f.field_type)?.0, true))
-            };
-            plain(DataType::Struct(
-                fields
-                    .iter()
-                    .enumerate()
-                    .map(field)
-                    .collect::<Result<Vec<_>>>()?
-                    .into(),
-            ))
-        }
+        Sql::Struct(fields, _) => plain(structure(fields)?),
         Sql::Custom(name, _) => return custom(name),
         other => return Err(Error::unsupported(format!("type {other} is not supported"))),
     })
+}
+
+/// The type of rows with these fields.
+///
+/// Errors: `42601` without fields, `42701` for a name that two have, `0A000` for types whose
+/// lengths or digits nobody would keep within a row.
+fn structure(fields: &[ast::StructField]) -> Result<DataType> {
+    let mut all: Vec<Field> = Vec::with_capacity(fields.len());
+    for (i, field) in fields.iter().enumerate() {
+        let name = field.field_name.clone();
+        let name = name.map_or(format!("f{}", i + 1), crate::names::fold);
+        let (data_type, text) = sql_type_to_arrow(&field.field_type)?;
+        if text.contains('(') || !declared_digits(&field.field_type).is_empty() {
+            let message = format!(
+                "type {} of a field of a struct is not supported",
+                field.field_type
+            );
+            return Err(Error::unsupported(message)
+                .with_hint("Use the type without a length or number of digits."));
+        }
+        if matches!(data_type, DataType::Interval(_)) {
+            return Err(Error::unsupported(
+                "intervals in a struct are not supported",
+            ));
+        }
+        if all.iter().any(|other| *other.name() == name) {
+            return Err(Error::user(
+                SqlState::DUPLICATE_COLUMN,
+                format!("attribute name \"{name}\" specified more than once"),
+            ));
+        }
+        all.push(Field::new(name, data_type, true));
+    }
+    match all.is_empty() {
+        true => Err(Error::user(
+            SqlState::SYNTAX_ERROR,
+            "a struct has at least one field",
+        )),
+        false => Ok(DataType::Struct(all.into())),
+    }
 }
 
 /// `varchar(10)`; the plain name without a length.
@@ -257,6 +282,34 @@ fn numeric(info: &ExactNumberInfo) -> Result<DataType> {
         .with_hint("NUMERIC without precision holds numbers of any length."));
     }
     Ok(DataType::Decimal128(precision as u8, scale as i8))
+}
+
+/// The type of two values that become one, rows field by field; `None` if there is none.
+pub(crate) fn united(a: &DataType, b: &DataType) -> Option<DataType> {
+    use DataType::{Float32, Float64, Int16, Int32, Int64, LargeUtf8, List, Null, Struct, Utf8};
+    let number = |t: &DataType| t.is_integer() || t.is_decimal() || *t == NUMERIC;
+    Some(match (a, b) {
+        (a, b) if a == b => a.clone(),
+        (Null, other) | (other, Null) => other.clone(),
+        (Int16, Int32) | (Int32, Int16) => Int32,
+        (Int16 | Int32, Int64) | (Int64, Int16 | Int32) => Int64,
+        (a, b) if number(a) && number(b) => NUMERIC,
+        (Float32 | Float64, Float32 | Float64) => Float64,
+        (Utf8 | LargeUtf8, Utf8 | LargeUtf8) => Utf8,
+        (List(a), List(b)) => {
+            let element = united(a.data_type(), b.data_type())?;
+            List(Arc::new(Field::new(a.name(), element, true)))
+        }
+        (Struct(a), Struct(b)) if a.len() == b.len() => {
+            let names = if is_anonymous(a) { b } else { a };
+            let fields = a.iter().zip(b).zip(names).map(|((a, b), name)| {
+                let data_type = united(a.data_type(), b.data_type())?;
+                Some(Field::new(name.name(), data_type, true))
+            });
+            Struct(fields.collect::<Option<Vec<_>>>()?.into())
+        }
+        _ => return None,
+    })
 }
 
 /// Gives DataFusion our types for CAST and typed literals.

@@ -157,6 +157,7 @@ pub fn element_of(array: &Type) -> Option<Type> {
         Type::TIMESTAMPTZ_ARRAY => Type::TIMESTAMPTZ,
         Type::INTERVAL_ARRAY => Type::INTERVAL,
         Type::UUID_ARRAY => Type::UUID,
+        Type::RECORD_ARRAY => Type::RECORD,
         Type::JSONB_ARRAY => Type::JSONB,
         Type::OID_ARRAY => Type::OID,
         Type::NAME_ARRAY => Type::NAME,
@@ -435,13 +436,7 @@ pub fn column_type_name(column: &Column) -> String {
         _ => modifier(&column.sql_type),
     };
     match &column.data_type {
-        DataType::Struct(fields) => {
-            let inner: Vec<String> = fields
-                .iter()
-                .map(|f| format!("{} {}", f.name(), display_name(&pg_type(f))))
-                .collect();
-            format!("struct<{}>", inner.join(", "))
-        }
+        DataType::Struct(_) => tidemark_plan::messages::sql_type_name(&column.data_type),
         _ => format_type(&t, modifier),
     }
 }

@@ -116,6 +116,7 @@ fn parse(texts: &StringArray, data_type: &DataType, zone: &Zone) -> Result<Array
         DataType::Utf8 => Ok(Arc::new(texts.clone())),
         DataType::LargeUtf8 => Ok(Arc::new(LargeStringArray::from_iter(texts.iter()))),
         DataType::List(element) => parse_lists(texts, element, zone),
+        DataType::Struct(fields) => parse_records(texts, fields, zone),
         other => Err(Error::unsupported(format!(
             "literals of type {other} are not supported"
         ))),
@@ -144,6 +145,21 @@ fn parse_lists(texts: &StringArray, element: &FieldRef, zone: &Zone) -> Result<A
         inner,
         Some(valid.into()),
     )))
+}
+
+fn parse_records(texts: &StringArray, fields: &Fields, zone: &Zone) -> Result<ArrayRef> {
+    let parts = functions::parts_of_text(texts, fields.len())?;
+    let columns = parts.iter().zip(fields);
+    let columns = columns.map(|(part, field)| parse(part.as_string(), field.data_type(), zone));
+    let records = StructArray::try_new_with_length(
+        fields.clone(),
+        columns.collect::<Result<_>>()?,
+        texts.nulls().cloned(),
+        texts.len(),
+    );
+    records
+        .map(|records| Arc::new(records) as ArrayRef)
+        .map_err(|e| Error::internal(e.to_string()))
 }
 
 #[cfg(test)]

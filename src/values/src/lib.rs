@@ -19,6 +19,7 @@ pub mod moment;
 pub mod number_format;
 pub mod numeric;
 pub mod plain;
+pub mod record;
 pub mod regex;
 pub mod text;
 pub mod uuid;

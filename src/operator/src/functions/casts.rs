@@ -4,7 +4,7 @@
 //! `cast_as(value, NULL::type, 'zone')`.
 
 use super::definition::*;
-use super::{array, bytea, chars, json, moment, numeric, text, uuids};
+use super::{array, bytea, chars, json, moment, numeric, records, text, uuids};
 use arrow::array::*;
 use arrow::compute::{self, CastOptions};
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type};
@@ -107,6 +107,12 @@ pub(super) fn cast_array_in(array: &ArrayRef, to: &DataType, zone: &Zone) -> Res
         }
         (DataType::Struct(_), DataType::Utf8) => {
             return array::records_as_text(array.as_struct(), zone);
+        }
+        (DataType::Struct(_), DataType::Struct(fields)) => {
+            return records::cast_records(array.as_struct(), fields, zone);
+        }
+        (DataType::Utf8, DataType::Struct(fields)) => {
+            return records::records_of_text(array.as_string(), fields, zone);
         }
         (DataType::Utf8, DataType::List(element)) => {
             return array::lists_of_text(array.as_string(), element, zone);
@@ -243,7 +249,7 @@ pub fn read_texts(texts: &ArrayRef, to: &DataType, now: i64, zone: &Zone) -> Res
     }
 }
 
-/// Numerics, JSONB, UUIDs and arrays.
+/// Numerics, JSONB, UUIDs, arrays and rows.
 fn is_ours(data_type: &DataType) -> bool {
     matches!(
         data_type,
@@ -251,6 +257,7 @@ fn is_ours(data_type: &DataType) -> bool {
             | DataType::BinaryView
             | DataType::FixedSizeBinary(_)
             | DataType::List(_)
+            | DataType::Struct(_)
     )
 }
 
@@ -264,6 +271,7 @@ fn name_of(data_type: &DataType) -> String {
         DataType::BinaryView => "jsonb",
         DataType::FixedSizeBinary(_) => "uuid",
         DataType::Binary => "bytea",
+        DataType::Struct(_) => "record",
         DataType::Boolean => "boolean",
         DataType::Utf8 => "text",
         DataType::Date32 => "date",

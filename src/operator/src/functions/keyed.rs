@@ -1,7 +1,7 @@
 //! Keys of values that are equal and still differ. `sort_key` gives bytes that are equal where the
 //! values are, and sort as they do, `sort_text` the same as text; `interval_bytes` and
 //! `interval_of_bytes` are intervals as bytes that begin with their key, `array_bytes` and
-//! `array_of_bytes` the same for arrays ([`super::array`]).
+//! `array_of_bytes` the same for arrays and rows ([`super::array`]).
 //!
 //! An interval's key is its length in microseconds, with months of 30 days and days of 24 hours, as
 //! 16 bytes in order, the sign flipped. Its bytes go on with months, days and nanoseconds.
@@ -73,29 +73,29 @@ pub(super) fn definitions() -> Vec<Definition> {
             name: "array_bytes",
             aliases: &[],
             takes: |types| match types {
-                [DataType::List(_)] => Some(types.to_vec()),
+                [DataType::List(_) | DataType::Struct(_)] => Some(types.to_vec()),
                 _ => None,
             },
             returns: |_| DataType::Binary,
-            evaluate: |a| {
-                let lists = column(a, 0)?;
-                result(a, array::bytes_of_lists(lists.as_list())?)
-            },
+            evaluate: |a| result(a, array::bytes_of(&column(a, 0)?)?),
         },
         Definition {
             name: "array_of_bytes",
             aliases: &[],
             takes: |types| match types {
-                [DataType::Binary | DataType::Null, list @ DataType::List(_)] => {
-                    Some(vec![DataType::Binary, list.clone()])
-                }
+                [
+                    DataType::Binary | DataType::Null,
+                    whole @ (DataType::List(_) | DataType::Struct(_)),
+                ] => Some(vec![DataType::Binary, whole.clone()]),
                 _ => None,
             },
             returns: |types| types[1].clone(),
             evaluate: |a| {
                 let bytes = a.args[0].to_array(rows(a))?;
-                let lists = array::lists_of_bytes(bytes.as_binary(), a.return_field.data_type())?;
-                result(a, lists)
+                result(
+                    a,
+                    array::of_bytes(bytes.as_binary(), a.return_field.data_type())?,
+                )
             },
         },
     ]

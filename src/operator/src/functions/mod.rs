@@ -43,6 +43,7 @@ pub use chars::{limited, padded};
 use datafusion_expr::ScalarUDF;
 pub use definition::{call_name, wanted};
 pub use moment::rounded_to;
+pub use records::parts_of_text;
 pub use room::{Room, take_room, with_room};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

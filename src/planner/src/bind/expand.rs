@@ -25,6 +25,7 @@
 //!   (`array_queries`);
 //! * `LATERAL (VALUES ..)` becomes a choice by the number of a row (`lateral_values`);
 //! * a call of a function that a statement made becomes the function's body (`inlined`);
+//! * fields of rows get names that are no columns' (`fields`);
 //! * `EXTRACT`, casts to `timestamp(0)` and `'now'` become calls (`moments`).
 //!
 //! A moment t lies in the tumbling window that starts at `tumble_start(t, size)`, and in the
@@ -519,6 +520,7 @@ impl VisitorMut for Expander<'_> {
         if let Err(error) = super::misplaced::windows(select) {
             return ControlFlow::Break(error);
         }
+        super::fields::items(select);
         super::names::give(select);
         super::truths::conditions(select);
         let grouped = super::outer_aggregates::one_group(select, self.provider.registry);
@@ -554,7 +556,12 @@ impl VisitorMut for Expander<'_> {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         super::unnest::array_cast(expr);
-        broken(super::frames::call(expr).and_then(|()| super::hypothetical::rewrite(expr)))
+        let fields = super::fields::rewrite(expr);
+        broken(
+            fields
+                .and_then(|()| super::frames::call(expr))
+                .and_then(|()| super::hypothetical::rewrite(expr)),
+        )
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {

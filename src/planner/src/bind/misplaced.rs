@@ -3,8 +3,8 @@
 
 use super::Registry;
 use datafusion_sql::sqlparser::ast::{
-    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArguments, Query, Select, Visit, Visitor,
+    DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments, Query, Select,
+    Visit, Visitor,
 };
 use std::ops::ControlFlow;
 use tidemark_common::{Error, Result, SqlState};
@@ -19,11 +19,6 @@ pub(super) fn call(expr: &Expr, registry: &Registry) -> Result<()> {
     let Expr::Function(function) = expr else {
         return Ok(());
     };
-    if let FunctionArguments::List(list) = &function.args
-        && list.args.iter().any(is_whole_row)
-    {
-        return Err(whole_row());
-    }
     let distinct = matches!(&function.args, FunctionArguments::List(list)
         if list.duplicate_treatment == Some(DuplicateTreatment::Distinct));
     let name = function.name.to_string().to_ascii_lowercase();
@@ -61,13 +56,6 @@ pub(super) fn of_no_aggregate(function: &Function, name: &str) -> Result<()> {
         Some(clause) => Err(no_aggregate(clause, name)),
         None => Ok(()),
     }
-}
-
-fn is_whole_row(arg: &FunctionArg) -> bool {
-    matches!(
-        arg,
-        FunctionArg::Unnamed(FunctionArgExpr::QualifiedWildcard(_))
-    )
 }
 
 /// `t.*` as a value: it would be counted where an outer join has no row, too.

@@ -6,6 +6,7 @@ mod branches;
 mod collation;
 mod constants;
 mod expand;
+mod fields;
 mod frames;
 mod hypothetical;
 mod inner_order;

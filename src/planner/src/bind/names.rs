@@ -62,7 +62,7 @@ fn figure(expr: &Expr) -> Option<(String, bool)> {
         Expr::CompoundIdentifier(parts) => Some((fold(parts.last()?.clone()), true)),
         Expr::CompoundFieldAccess { root, access_chain } => {
             let field = access_chain.iter().rev().find_map(|access| match access {
-                AccessExpr::Dot(Expr::Identifier(ident)) => Some(fold(ident.clone())),
+                AccessExpr::Dot(field) => super::fields::name_of(field),
                 _ => None,
             });
             field.map_or_else(|| figure(root), |name| Some((name, true)))

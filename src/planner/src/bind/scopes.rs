@@ -31,6 +31,7 @@ mod references;
 mod sets;
 mod sorted;
 mod ties;
+mod whole_rows;
 
 use super::Provider;
 use super::names::{UNNAMED, hidden};
@@ -583,7 +584,10 @@ impl<'a> Scopes<'a> {
             }
             return Ok(first.merged.then(|| first.value.clone()));
         }
-        Ok(self.row_value(&name))
+        match self.row_value(&name) {
+            None => self.whole_row(&name),
+            value => Ok(value),
+        }
     }
 
     /// What the name of a table means as a value, if no column has it and its rows are values.
@@ -643,6 +647,17 @@ impl VisitorMut for Names<'_, '_> {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        let Expr::Function(function) = expr else {
+            return ControlFlow::Continue(());
+        };
+        self.scopes.whole_rows(function);
+        match self.scopes.row_arguments(function) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         let done = match expr {
             Expr::Identifier(ident) => match self.scopes.merged(ident) {
@@ -660,7 +675,6 @@ impl VisitorMut for Names<'_, '_> {
                 Ok(())
             }
             Expr::Function(function) => {
-                self.scopes.whole_rows(function);
                 calls::check_types(function).and_then(|()| calls::order(function))
             }
             _ => Ok(()),

@@ -6,7 +6,8 @@
 //! * a quoted constant beside an array, or beside its elements, takes the type that is wanted
 //!   there; what has a type of its own takes another one only as PostgreSQL's values do by
 //!   themselves: numbers become wider, dates become timestamps;
-//! * arrays compare with arrays of the same elements only;
+//! * `(row).field` is one of a row's fields ([`super::records`]);
+//! * arrays compare with arrays of the same elements only, rows with rows;
 //! * the greatest and the least of arrays go by PostgreSQL's order.
 //!
 //! What is bound keeps the types that it has at binding; [`Arrays`] casts when the types are final,
@@ -15,10 +16,12 @@
 
 use super::calls::Calls;
 use super::operands::is_compared;
+use super::records::{holds_record, is_record};
 use super::typing::Typed;
 use crate::error::external;
+use crate::names::FIELD;
 use crate::signatures::{Arg, type_text, unmatched};
-use crate::types::{JSONB, NUMERIC, sql_type_name};
+use crate::types::{JSONB, NUMERIC, sql_type_name, united};
 use arrow_schema::{DataType, Field};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
@@ -112,6 +115,9 @@ impl ExprPlanner for ArrayPlanner {
         let (Ok(left), Ok(right)) = types else {
             return Ok(PlannerResult::Original(raw));
         };
+        if comparison.is_some() && (is_record(&left) || is_record(&right)) {
+            return self.compared_records(raw, &left, &right);
+        }
         if !is_list(&left) && !is_list(&right) {
             return Ok(PlannerResult::Original(raw));
         }
@@ -182,13 +188,25 @@ impl ExprPlanner for ArrayPlanner {
             let message = "jsonb subscript does not support slices";
             return Err(external(Error::user(SqlState::DATATYPE_MISMATCH, message)));
         }
+        if let GetFieldAccess::NamedStructField {
+            name: ScalarValue::Utf8(Some(name)),
+        } = &field_access
+            && let Some(name) = name.strip_prefix(FIELD)
+        {
+            let field = self.0.field(expr, &data_type, name)?;
+            return Ok(PlannerResult::Planned(field));
+        }
         let key = match field_access {
             GetFieldAccess::ListRange { start, stop, .. } if is_list(&data_type) => {
                 let call = self.0.call("array_subscripts", vec![expr, *start, *stop]);
                 return Ok(PlannerResult::Planned(call?));
             }
             GetFieldAccess::ListIndex { key } => *key,
-            GetFieldAccess::NamedStructField { name } if !data_type.is_nested() => lit(name),
+            GetFieldAccess::NamedStructField { name }
+                if !data_type.is_nested() || is_record(&data_type) =>
+            {
+                lit(name)
+            }
             GetFieldAccess::NamedStructField { name } if is_list(&data_type) => {
                 self.0.cast(lit(name), &DataType::Int32)?
             }
@@ -221,6 +239,31 @@ impl ExprPlanner for ArrayPlanner {
     }
 }
 
+impl ArrayPlanner {
+    /// A comparison of rows, which come to one type when their types are final.
+    fn compared_records(
+        &self,
+        raw: RawBinaryExpr,
+        left: &DataType,
+        right: &DataType,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        let whole = |e: &Expr, t: &DataType| is_record(t) || is_untyped(e, t);
+        if !whole(&raw.left, left) || !whole(&raw.right, right) {
+            let sides = [(&raw.left, left), (&raw.right, right)];
+            return Err(no_operator(&raw.op, sides));
+        }
+        if left == right {
+            return Ok(PlannerResult::Original(raw));
+        }
+        let Some((_, name, _)) = COMPARISONS.iter().find(|(op, ..)| *op == raw.op) else {
+            return Ok(PlannerResult::Original(raw));
+        };
+        let name = name.replace("array", "record");
+        let call = self.0.call(&name, vec![raw.left, raw.right])?;
+        Ok(PlannerResult::Planned(call))
+    }
+}
+
 /// The rule; it comes when types are final, before keys and type coercion.
 #[derive(Debug)]
 pub(super) struct Arrays(pub Calls);
@@ -241,6 +284,10 @@ pub(super) fn is_list(data_type: &DataType) -> bool {
 
 fn type_is_list(expr: &Expr, schema: &DFSchema) -> bool {
     expr.get_type(schema).is_ok_and(|t| is_list(&t))
+}
+
+fn type_is_record(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.get_type(schema).is_ok_and(|t| is_record(&t))
 }
 
 fn is_text(data_type: &DataType) -> bool {
@@ -343,16 +390,26 @@ impl Arrays {
         let ScalarFunction { func, mut args } = call;
         let name = func.name().to_string();
         let arrays = args.iter().any(|a| type_is_list(a, schema));
+        let records = args.iter().any(|a| type_is_record(a, schema));
         let changed = match name.as_str() {
             "array_subscript" if args[0].get_type(schema)? == JSONB => {
                 return self.json_path(args, schema);
             }
-            name if let Some((_, _, op)) = COMPARISONS.iter().find(|(_, n, _)| *n == name)
+            name if let Some((_, _, op)) = COMPARISONS
+                .iter()
+                .find(|(_, n, _)| *n == name.replace("record_", "array_"))
                 && args.len() == 2 =>
             {
                 let (right, left) = (args.remove(1), args.remove(0));
                 let binary = BinaryExpr::new(Box::new(left), *op, Box::new(right));
                 return Ok(Transformed::yes(self.compared(binary, schema)?.data));
+            }
+            "make_array" if records => {
+                self.united(&mut args.iter_mut().collect::<Vec<_>>(), schema)?
+            }
+            "greatest" | "least" if records => {
+                let message = format!("{name}() of rows is not supported");
+                return Err(external(Error::unsupported(message)));
             }
             name if FUNCTIONS.contains(&name) => self.arguments(&func, &mut args, schema)?,
             "greatest" | "least" if arrays => {
@@ -361,7 +418,7 @@ impl Arrays {
                     self.0.call(&format!("array_{name}"), args)?,
                 ));
             }
-            "coalesce" | "nvl" | "ifnull" if arrays => {
+            "coalesce" | "nvl" | "ifnull" if arrays || records => {
                 self.united(&mut args.iter_mut().collect::<Vec<_>>(), schema)?
             }
             _ => false,
@@ -385,6 +442,9 @@ impl Arrays {
             .collect::<Result<Vec<_>>>()?;
         if func.name() == "make_array" && own.iter().any(is_list) {
             return Err(multidimensional());
+        }
+        if UNITING.contains(&func.name()) && own.iter().any(holds_record) {
+            return self.with_records(args, &own);
         }
         // Numbers of several kinds become numerics of any scale.
         let numerics = UNITING.contains(&func.name()) && {
@@ -438,6 +498,37 @@ impl Arrays {
         Ok(changed)
     }
 
+    /// Brings arrays of rows, and rows that are to be elements of these, to one type.
+    fn with_records(&self, args: &mut [Expr], own: &[DataType]) -> Result<bool> {
+        let mut wanted = DataType::Null;
+        for (arg, is) in args.iter().zip(own) {
+            if !is_untyped(arg, is) {
+                let is = element(is);
+                wanted = united(&wanted, &is).ok_or_else(|| mismatch("types", &wanted, &is))?;
+            }
+        }
+        let mut changed = false;
+        for (i, (arg, is)) in args.iter_mut().zip(own).enumerate() {
+            let to = match is {
+                DataType::List(element) => {
+                    let element = element.as_ref().clone().with_data_type(wanted.clone());
+                    DataType::List(Arc::new(element))
+                }
+                // A text in place of an array is one, beside an array it is an element.
+                other if is_text(other) && i == 0 => {
+                    DataType::List(Arc::new(Field::new_list_field(wanted.clone(), true)))
+                }
+                DataType::Int32 | DataType::Int64 => continue,
+                _ => wanted.clone(),
+            };
+            if *is != to && *is != DataType::Null {
+                *arg = self.cast(std::mem::take(arg), &to)?;
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
     fn cast(&self, value: Expr, to: &DataType) -> Result<Expr> {
         match value {
             Expr::Literal(ScalarValue::Null, _) => Ok(lit(ScalarValue::try_from(to)?)),
@@ -451,6 +542,9 @@ impl Arrays {
             .iter()
             .map(|e| e.get_type(schema))
             .collect::<Result<Vec<_>>>()?;
+        if types.iter().any(holds_record) {
+            return self.0.one_record(values, &types);
+        }
         let Some(first) = types.iter().find(|t| is_list(t)) else {
             return Ok(false);
         };
@@ -482,7 +576,9 @@ impl Arrays {
             mut right,
         } = binary;
         let mut changed = false;
-        if type_is_list(&left, schema) || type_is_list(&right, schema) {
+        if type_is_record(&left, schema) || type_is_record(&right, schema) {
+            changed = self.united(&mut [left.as_mut(), right.as_mut()], schema)?;
+        } else if type_is_list(&left, schema) || type_is_list(&right, schema) {
             let (l, r) = (left.get_type(schema)?, right.get_type(schema)?);
             let untyped = is_untyped(&left, &l) || is_untyped(&right, &r);
             if !untyped && !same(&l, &r) && !are_numerics(&l, &r) {

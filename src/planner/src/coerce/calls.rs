@@ -64,7 +64,10 @@ impl Calls {
     pub(crate) fn cast(&self, value: Expr, to: &DataType) -> Result<Expr> {
         let is_quoted = matches!(value, Expr::Literal(ScalarValue::Utf8(Some(_)), _));
         // A moment depends on the time zone, which is not known here.
-        let settled = !matches!(to, DataType::Timestamp(_, Some(_)) | DataType::List(_));
+        let settled = !matches!(
+            to,
+            DataType::Timestamp(_, Some(_)) | DataType::List(_) | DataType::Struct(_)
+        );
         let null = lit(ScalarValue::try_from(to)?);
         let call = self.call("cast_as", vec![value, null])?;
         match call {

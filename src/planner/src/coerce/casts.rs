@@ -4,7 +4,7 @@
 use super::calls::Calls;
 use super::text_calls::casts_bytes;
 use crate::types::{BPCHAR, JSONB, UUID, is_numeric_bytes};
-use arrow_schema::{DataType, IntervalUnit, TimeUnit};
+use arrow_schema::{DataType, FieldRef, IntervalUnit, TimeUnit};
 use datafusion_common::{Result, ScalarValue};
 use datafusion_expr::{Expr, cast, lit};
 
@@ -30,7 +30,14 @@ pub(super) fn is_ours(from: &DataType, to: &DataType) -> bool {
         || casts_moments(from, to)
         || casts_texts(from, to)
         || casts_bytes(from, to)
-        || matches!((from, to), (DataType::Struct(_), DataType::Utf8))
+        || casts_rows(from, to)
+}
+
+/// Rows, from and to texts and each other.
+fn casts_rows(from: &DataType, to: &DataType) -> bool {
+    use DataType::{Struct, Utf8};
+    matches!((from, to), (Struct(_), Utf8) | (Utf8, Struct(_)))
+        || matches!((from, to), (Struct(_), Struct(_)) if from != to)
 }
 
 /// Texts whose value Arrow reads otherwise: `1e400`, ` 7 `, `yes`.
@@ -41,7 +48,8 @@ fn reads_text(from: &DataType, to: &DataType) -> bool {
 
 /// Whether there is a cast at all, in PostgreSQL's table of casts.
 pub(super) fn exists(from: &DataType, to: &DataType) -> bool {
-    use DataType::{Binary, Boolean, Date32, Int32, Interval, List, Null, Time64, Timestamp, Utf8};
+    use DataType::{Binary, Boolean, Date32, Int32, Interval, List, Null, Struct, Time64};
+    use DataType::{Timestamp, Utf8};
     let text = |t: &DataType| *t == Utf8 || *t == BPCHAR;
     let number = |t: &DataType| t.is_numeric() || is_numeric_bytes(t);
     let kind = |t: &DataType| match t {
@@ -61,6 +69,12 @@ pub(super) fn exists(from: &DataType, to: &DataType) -> bool {
         (from, to) if text(from) || text(to) => true,
         (List(from), List(to)) => exists(from.data_type(), to.data_type()),
         (List(_), _) | (_, List(_)) => false,
+        (Struct(from), Struct(to)) => {
+            let mut fields = from.iter().zip(to);
+            let cast = |(a, b): (&FieldRef, &FieldRef)| exists(a.data_type(), b.data_type());
+            from.len() == to.len() && fields.all(cast)
+        }
+        (Struct(_), _) | (_, Struct(_)) => false,
         (Boolean, to) if number(to) => *to == Int32,
         (from, Boolean) if number(from) => *from == Int32,
         (from, to) => match (kind(from), kind(to)) {

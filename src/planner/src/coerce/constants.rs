@@ -3,7 +3,7 @@
 //! an error in a branch that is never taken, and under `WHERE false`.
 //!
 //! Most have been read when their casts were written into the plan ([`Calls::cast`]); these are
-//! those of which that makes no value: arrays, and moments in a time zone. The rule changes
+//! those of which that makes no value: arrays, rows, and moments in a time zone. The rule changes
 //! nothing.
 
 use super::calls::Calls;
@@ -64,7 +64,7 @@ fn quoted_cast(expr: &Expr) -> Option<(&ScalarValue, DataType)> {
     };
     let is_text = matches!(
         to,
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Struct(_)
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
     );
     (!is_text).then_some((text, to))
 }

@@ -1,5 +1,5 @@
-//! Values that are equal and still differ: `1.0` and `1.00`, `1 day` and `24 hours`, and arrays of
-//! them. What compares, groups, joins and sorts them goes by their `sort_key`:
+//! Values that are equal and still differ: `1.0` and `1.00`, `1 day` and `24 hours`, and arrays and
+//! rows of them. What compares, groups, joins and sorts them goes by their `sort_key`:
 //!
 //! * comparisons of intervals, sort keys, window partitions, join keys, `IN (subquery)`;
 //! * `GROUP BY x` groups by the key, and shows the least of the values of each group, in the order
@@ -14,6 +14,7 @@ use super::arrays::is_list;
 use super::calls::Calls;
 use super::collect::Collected;
 use super::operands::is_compared;
+use super::records::is_record;
 use super::typing::Typed;
 use crate::error::external;
 use crate::types::{BPCHAR, JSONB, UUID, is_numeric_bytes};
@@ -73,6 +74,7 @@ pub(super) fn is_keyed(data_type: &DataType) -> bool {
         || *data_type == JSONB
         || *data_type == BPCHAR
         || is_list(data_type)
+        || is_record(data_type)
 }
 
 fn is_interval(data_type: &DataType) -> bool {
@@ -336,12 +338,6 @@ impl Keyed {
                 let keys = self.keys(std::mem::take(&mut params.args), schema)?;
                 changed |= keys.transformed;
                 params.args = keys.data;
-                for row in &mut params.args {
-                    if matches!(row.get_type(schema)?, DataType::Struct(_)) {
-                        *row = self.0.sort_key(std::mem::take(row))?;
-                        changed = true;
-                    }
-                }
             }
             "min" | "max" if params.args.len() == 1 => {
                 let value = params.args.remove(0);
@@ -482,9 +478,9 @@ impl Keyed {
         Ok(Transformed::yes(self.0.call(&name, parts.to_vec())?))
     }
 
-    /// An interval or an array as bytes that begin with its key.
+    /// An interval, an array or a row as bytes that begin with its key.
     fn bytes(&self, value: Expr, data_type: &DataType) -> Result<Expr> {
-        let name = if is_list(data_type) {
+        let name = if is_list(data_type) || is_record(data_type) {
             "array_bytes"
         } else {
             "interval_bytes"
@@ -492,9 +488,9 @@ impl Keyed {
         self.0.call(name, vec![value])
     }
 
-    /// The interval or array of such bytes.
+    /// The interval, array or row of such bytes.
     fn of_bytes(&self, bytes: Expr, data_type: &DataType) -> Result<Expr> {
-        if is_list(data_type) {
+        if is_list(data_type) || is_record(data_type) {
             let null = lit(ScalarValue::try_from(data_type)?);
             self.0.call("array_of_bytes", vec![bytes, null])
         } else {
@@ -635,7 +631,7 @@ impl Keyed {
         if aggregate.group_expr.iter().any(in_sets) {
             return Err(external(Error::unsupported(
                 "GROUPING SETS, ROLLUP and CUBE over what is computed as a numeric, an interval, \
-                 jsonb, char(n) or an array are not supported",
+                 jsonb, char(n), an array or a row are not supported",
             )));
         }
         let is_call = |e: &Expr| matches!(e.clone().unalias(), Expr::AggregateFunction(_));
@@ -799,7 +795,7 @@ fn without_needless_order(function: &str, params: &mut AggregateFunctionParams) 
 
 /// Whether values are shown by way of bytes that sort as they do.
 fn has_byte_form(data_type: &DataType) -> bool {
-    is_interval(data_type) || is_list(data_type)
+    is_interval(data_type) || is_list(data_type) || is_record(data_type)
 }
 
 /// Whether one of these is compared by its key, numerics apart.

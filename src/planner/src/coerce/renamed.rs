@@ -88,7 +88,8 @@ impl Calls {
                         call.func = first_value_udaf();
                     }
                     DataType::Struct(_) => {
-                        also(&mut params.filter, value.is_not_null());
+                        let key = self.sort_key(value)?;
+                        also(&mut params.filter, key.is_not_null());
                         call.func = first_value_udaf();
                     }
                     _ => call.func = min_udaf(),
@@ -105,7 +106,9 @@ impl Calls {
         let data_type = value.get_type(schema)?;
         Ok(match &data_type {
             DataType::Interval(_) => Some(self.call("interval_bytes", vec![value.clone()])?),
-            DataType::List(_) => Some(self.call("array_bytes", vec![value.clone()])?),
+            DataType::List(_) | DataType::Struct(_) => {
+                Some(self.call("array_bytes", vec![value.clone()])?)
+            }
             t if super::keyed::is_keyed(t) => Some(self.cast(value.clone(), &DataType::Utf8)?),
             _ => None,
         })

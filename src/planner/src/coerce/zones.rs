@@ -125,7 +125,12 @@ fn depends(from: &DataType, to: &DataType) -> bool {
         (DataType::List(from), DataType::List(to)) => depends(from.data_type(), to.data_type()),
         (DataType::List(from), to) if is_text(to) => holds_zoned(from.data_type()),
         (from, DataType::List(to)) if is_text(from) => holds_zoned(to.data_type()),
+        (DataType::Struct(from), DataType::Struct(to)) => {
+            let mut fields = from.iter().zip(to);
+            fields.any(|(from, to)| depends(from.data_type(), to.data_type()))
+        }
         (DataType::Struct(_), to) if is_text(to) => holds_zoned(from),
+        (from, DataType::Struct(_)) if is_text(from) => holds_zoned(to),
         (from, to) if is_zoned(from) => is_local(to),
         (from, to) if is_zoned(to) => is_local(from),
         _ => false,

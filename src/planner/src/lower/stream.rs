@@ -16,7 +16,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::DFSchema;
 use datafusion_expr::TableSource;
 use std::sync::Arc;
-use tidemark_common::{Error, RelationId, Result};
+use tidemark_common::{RelationId, Result};
 pub(crate) use tidemark_plan::narrowest;
 use tidemark_plan::{
     BinaryOp, Expr, Fragment, JobPlan, Literal, Node, Op, Output, Properties, Relation,
@@ -438,8 +438,6 @@ impl Builder {
     }
 
     /// Ends the job with this tree.
-    ///
-    /// Errors: `0A000` where rows would be sent, kept or compared by a key that contains a row.
     pub(crate) fn finish(mut self, stream: Stream) -> Result<(JobPlan, Vec<String>)> {
         self.cut(stream.node, Output::Relation);
         prune_fragments(&mut self.fragments);
@@ -452,12 +450,6 @@ impl Builder {
         }
         let mut fragments = share(std::mem::take(&mut self.fragments));
         share_rows(&mut fragments, &self.neighbours);
-        if fragments.iter().any(is_keyed_by_records) {
-            return Err(Error::unsupported(
-                "a query that is grouped, united or made distinct by whole rows is not maintained",
-            )
-            .with_hint("Name the columns of the row instead."));
-        }
         let job = JobPlan {
             relation: self.relation,
             fragments,
@@ -466,15 +458,6 @@ impl Builder {
         };
         Ok((job, self.notices))
     }
-}
-
-/// Whether rows leave a fragment by a key that contains a row, which has no place among vnodes.
-fn is_keyed_by_records(fragment: &Fragment) -> bool {
-    let fields = fragment.root.schema.fields();
-    fragment.output.each().iter().any(|output| match output {
-        Output::Exchange { keys, .. } => keys.iter().any(|k| has_record(fields[*k].data_type())),
-        _ => false,
-    })
 }
 
 /// Whether a type is that of rows, or of lists of them.

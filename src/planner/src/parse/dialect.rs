@@ -20,6 +20,9 @@
 //! Behind a dot `user`, `current_date` and their like are names of columns, and `x ISNULL` is `x IS
 //! NULL`.
 //!
+//! `STRUCT<a int>` and `MAP<k, v>` are types, and `MAP {k: v}` is a value, as in RisingWave
+//! (`composite`).
+//!
 //! What else PostgreSQL's grammar has words for is in `special`.
 //!
 //! The beginnings of expressions and SELECTs are the steps that the parsing of a statement is held
@@ -100,6 +103,18 @@ impl Dialect for TidemarkDialect {
             op,
             expr: Box::new(expr),
         }))
+    }
+
+    fn supports_struct_literal(&self) -> bool {
+        true
+    }
+
+    fn support_map_literal_syntax(&self) -> bool {
+        true
+    }
+
+    fn supports_map_literal_with_angle_brackets(&self) -> bool {
+        true
     }
 
     fn supports_empty_projections(&self) -> bool {

@@ -5,6 +5,7 @@
 
 mod alter;
 mod changelog;
+mod composite;
 mod copy;
 mod cursors;
 mod ddl;
@@ -23,6 +24,8 @@ mod tokens;
 mod utility;
 mod whole_tables;
 mod written;
+
+pub(crate) use composite::ALL_FIELDS;
 
 use crate::error::parser_error;
 use crate::limits;
@@ -83,6 +86,7 @@ fn statements(sql: &str, strict: bool) -> Result<Vec<Statement>> {
         let tokens = changelog::queries(tokens);
         let mut tokens = timed::joins(tokens, &positions)?;
         whole_tables::table_queries(&mut tokens);
+        composite::rewrite(&mut tokens);
         let mut front = Front::new(tokens, source.clone(), positions.clone(), strict);
         let kind = limits::within(count, || {
             let kind = front.statement()?;

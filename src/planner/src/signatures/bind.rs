@@ -3,7 +3,7 @@
 use super::table::Signature;
 use super::types::{Arg, Scalar, Type, list_of, type_text};
 use crate::error::external;
-use crate::types::NUMERIC;
+use crate::types::{NUMERIC, united};
 use arrow_schema::DataType;
 use datafusion_common::DataFusionError;
 use tidemark_common::{Error, SqlState};
@@ -137,7 +137,9 @@ pub(crate) fn common_type(types: &[DataType]) -> Option<DataType> {
         if *next == common {
             continue;
         }
-        if a == b {
+        if a == b && a.scalar == Scalar::Other {
+            common = united(&common, next)?;
+        } else if a == b {
             common = plain(common);
         } else if a.category() != b.category() {
             return None;

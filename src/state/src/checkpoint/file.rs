@@ -404,11 +404,7 @@ pub(super) fn file_schema(spec: &TableSpec) -> SchemaRef {
         Field::new("_deleted", DataType::Boolean, false),
     ];
     for (i, f) in spec.schema.fields().iter().enumerate() {
-        let data_type = if is_interval(f.data_type()) {
-            DataType::FixedSizeBinary(16)
-        } else {
-            f.data_type().clone()
-        };
+        let data_type = stored_type(f.data_type());
         let mut name = f.name().clone();
         while fields.iter().any(|other| other.name() == &name) {
             name = format!("{name}_{i}");
@@ -454,13 +450,7 @@ fn from_stored(spec: &TableSpec, records: &RecordBatch, columns: usize) -> Vec<A
         .zip(&records.columns()[SYSTEM_COLUMNS..])
         .take(columns);
     stored
-        .map(|(f, column)| {
-            if is_interval(f.data_type()) {
-                from_stored_interval(column)
-            } else {
-                column.clone()
-            }
-        })
+        .map(|(f, column)| from_stored_column(column, f.data_type()))
         .collect()
 }
 
@@ -468,11 +458,77 @@ fn is_interval(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Interval(IntervalUnit::MonthDayNano))
 }
 
-/// Parquet has no interval with nanoseconds: it is stored as 16 bytes.
+/// Whether a value is an interval, or holds one.
+fn holds_interval(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Struct(fields) => fields.iter().any(|f| holds_interval(f.data_type())),
+        DataType::List(element) => holds_interval(element.data_type()),
+        other => is_interval(other),
+    }
+}
+
+/// Parquet has no interval with nanoseconds: it is stored as 16 bytes, also within rows and arrays.
+fn stored_type(data_type: &DataType) -> DataType {
+    let stored = |f: &FieldRef| {
+        let data_type = stored_type(f.data_type());
+        Arc::new(f.as_ref().clone().with_data_type(data_type))
+    };
+    match data_type {
+        other if !holds_interval(other) => other.clone(),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(stored).collect()),
+        DataType::List(element) => DataType::List(stored(element)),
+        _ => DataType::FixedSizeBinary(16),
+    }
+}
+
 fn to_stored(column: &ArrayRef) -> ArrayRef {
-    if !is_interval(column.data_type()) {
+    if !holds_interval(column.data_type()) {
         return column.clone();
     }
+    match stored_type(column.data_type()) {
+        DataType::FixedSizeBinary(_) => to_stored_interval(column),
+        stored => with_parts(column, &stored, |part, _| to_stored(part)),
+    }
+}
+
+/// A column of rows or arrays with other parts.
+fn with_parts(
+    column: &ArrayRef,
+    data_type: &DataType,
+    part: impl Fn(&ArrayRef, &DataType) -> ArrayRef,
+) -> ArrayRef {
+    match data_type {
+        DataType::Struct(fields) => {
+            let rows = column.as_struct();
+            let columns = rows.columns().iter().zip(fields);
+            let columns = columns.map(|(c, f)| part(c, f.data_type())).collect();
+            let nulls = rows.nulls().cloned();
+            let made = StructArray::try_new_with_length(fields.clone(), columns, nulls, rows.len());
+            Arc::new(made.expect("parts of as many rows"))
+        }
+        DataType::List(element) => {
+            let lists = column.as_list::<i32>();
+            Arc::new(ListArray::new(
+                element.clone(),
+                lists.offsets().clone(),
+                part(lists.values(), element.data_type()),
+                lists.nulls().cloned(),
+            ))
+        }
+        _ => column.clone(),
+    }
+}
+
+/// A column of a file in the table's type.
+fn from_stored_column(column: &ArrayRef, data_type: &DataType) -> ArrayRef {
+    match data_type {
+        other if !holds_interval(other) => column.clone(),
+        other if is_interval(other) => from_stored_interval(column),
+        other => with_parts(column, other, from_stored_column),
+    }
+}
+
+fn to_stored_interval(column: &ArrayRef) -> ArrayRef {
     let mut stored = FixedSizeBinaryBuilder::with_capacity(column.len(), 16);
     for value in column.as_primitive::<IntervalMonthDayNanoType>() {
         match value {

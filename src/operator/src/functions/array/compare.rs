@@ -8,12 +8,12 @@
 //! for every element, or `02` for NULL, and `00` at the end. An element's key has a fixed length,
 //! or ends with `00 00`, its own zeros being `00 FF`: no key is the beginning of another one.
 //!
-//! Arrays in byte form, for extremes and for the shown value of a group: the key, the array's text,
+//! Arrays and rows in byte form, for extremes and for the shown value of a group: the key, the text,
 //! and the length of the text in four bytes.
 
 use super::super::definition::external;
 use super::super::{chars, json, keyed, numeric};
-use super::texts::lists_as_text;
+use super::texts::{lists_as_text, records_as_text};
 use arrow::array::*;
 use arrow::compute::SortOptions;
 use arrow::datatypes::*;
@@ -208,10 +208,18 @@ fn element_keys(values: &ArrayRef) -> Result<BinaryArray> {
     })
 }
 
-/// Arrays in byte form, which sorts as they do.
-pub(in super::super) fn bytes_of_lists(lists: &ListArray) -> Result<ArrayRef> {
-    let keys = sort_keys(lists)?;
-    let texts = lists_as_text(lists, &Zone::UTC)?;
+/// Arrays or rows in byte form, which sorts as they do.
+pub(in super::super) fn bytes_of(values: &ArrayRef) -> Result<ArrayRef> {
+    let (keys, texts) = match values.as_struct_opt() {
+        Some(records) => {
+            let texts = records_as_text(records, &Zone::UTC)?;
+            (row_keys(records)?, texts.as_string::<i32>().clone())
+        }
+        None => {
+            let lists = values.as_list();
+            (sort_keys(lists)?, lists_as_text(lists, &Zone::UTC)?)
+        }
+    };
     let bytes = keys.values().len() + texts.values().len() + 4 * keys.len();
     let mut all = BinaryBuilder::with_capacity(keys.len(), bytes);
     let mut one = Vec::new();
@@ -229,8 +237,8 @@ pub(in super::super) fn bytes_of_lists(lists: &ListArray) -> Result<ArrayRef> {
     Ok(Arc::new(all.finish()))
 }
 
-/// The arrays of their byte form.
-pub(in super::super) fn lists_of_bytes(bytes: &BinaryArray, to: &DataType) -> Result<ArrayRef> {
+/// The arrays or rows of their byte form.
+pub(in super::super) fn of_bytes(bytes: &BinaryArray, to: &DataType) -> Result<ArrayRef> {
     let text = |form: &[u8]| {
         let (rest, length) = form.split_last_chunk()?;
         let from = rest

@@ -483,13 +483,13 @@ fn arrays_sort_by_element_and_then_by_length() {
             keys.iter().collect::<Vec<_>>().is_sorted_by(|a, b| a < b),
             "{name}"
         );
-        let bytes = super::bytes_of_lists(lists.as_list()).unwrap();
+        let bytes = super::bytes_of(&lists).unwrap();
         let bytes = bytes.as_binary::<i32>();
         assert!(
             bytes.iter().collect::<Vec<_>>().is_sorted_by(|a, b| a < b),
             "{name}"
         );
-        let back = super::lists_of_bytes(bytes, lists.data_type()).unwrap();
+        let back = super::of_bytes(bytes, lists.data_type()).unwrap();
         assert_eq!(&back, &lists, "{name}");
         let (first, rest) = (sorted[0], &sorted[1..]);
         for other in rest {

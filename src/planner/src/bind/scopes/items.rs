@@ -2,12 +2,13 @@
 //! ORDER BY mean.
 
 use super::{Column, Output, Scope, Scopes, UNNAMED, quoted};
+use crate::bind::fields;
 use crate::bind::names::{column_name, hidden};
 use crate::names::fold;
-use crate::types::{NUMERIC, sql_type_to_arrow};
-use arrow_schema::DataType;
+use crate::types::{NUMERIC, sql_type_name, sql_type_to_arrow};
+use arrow_schema::{DataType, FieldRef};
 use datafusion_sql::sqlparser::ast::{
-    self, Expr, GroupByExpr, OrderBy, OrderByKind, Select, SelectItem,
+    self, AccessExpr, Expr, GroupByExpr, OrderBy, OrderByKind, Select, SelectItem,
     SelectItemQualifiedWildcardKind, UnaryOperator, Value, Visit, Visitor,
     WildcardAdditionalOptions,
 };
@@ -78,11 +79,42 @@ impl Scopes<'_> {
                     written += outer.len();
                     items.extend(outer);
                 }
+                SelectItem::QualifiedWildcard(
+                    SelectItemQualifiedWildcardKind::Expr(row),
+                    options,
+                ) if is_plain(&options) => {
+                    let fields = self.fields_of(row)?;
+                    written += fields.len();
+                    items.extend(fields);
+                }
                 other => items.push(other),
             }
         }
         *projection = items;
         self.write(written)
+    }
+
+    /// The fields of a row, each as an item of a select list.
+    ///
+    /// Errors: `42809` for what is no row, `0A000` where that is not known before planning.
+    fn fields_of(&self, row: Expr) -> Result<Vec<SelectItem>> {
+        let fields = match self.type_of(&row) {
+            Some(DataType::Struct(fields)) => fields,
+            Some(other) => {
+                let message = format!("type {} is not composite", sql_type_name(&other));
+                return Err(Error::user(SqlState::WRONG_OBJECT_TYPE, message));
+            }
+            None => {
+                let message = "all fields of a row that is computed in place are not supported";
+                return Err(Error::unsupported(message)
+                    .with_hint("Name the fields, or cast the row to its type."));
+            }
+        };
+        let item = |field: &FieldRef| SelectItem::ExprWithAlias {
+            expr: fields::field(row.clone(), field.name()),
+            alias: quoted(field.name()),
+        };
+        Ok(fields.iter().map(item).collect())
     }
 
     /// Rewrites the names in a select list, keeping those of its columns, and tells the latter.
@@ -183,10 +215,28 @@ impl Scopes<'_> {
                 _ => None,
             },
             Expr::Cast { data_type, .. } => sql_type_to_arrow(data_type).ok().map(|(t, _)| t),
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                let step = |is: DataType, access: &AccessExpr| match (is, access) {
+                    (DataType::Struct(fields), AccessExpr::Dot(name)) => {
+                        let name = fields::name_of(name)?;
+                        let field = fields.iter().find(|field| *field.name() == name)?;
+                        Some(field.data_type().clone())
+                    }
+                    (
+                        DataType::List(element),
+                        AccessExpr::Subscript(ast::Subscript::Index { .. }),
+                    ) => Some(element.data_type().clone()),
+                    _ => None,
+                };
+                access_chain.iter().try_fold(self.type_of(root)?, step)
+            }
             Expr::Identifier(ident) => {
                 let (scope, name) = (self.scopes.last()?, fold(ident.clone()));
                 let mut found = scope.columns.as_ref()?.iter().filter(|c| c.name == name);
-                found.next()?.data_type.clone()
+                match found.next() {
+                    Some(column) => column.data_type.clone(),
+                    None => self.row_type(&name),
+                }
             }
             Expr::CompoundIdentifier(parts) => {
                 let [table, column] = parts.as_slice() else {
