@@ -20,9 +20,9 @@ pub struct Named {
 }
 
 impl Relation {
-    /// The relation that its query means by a name.
-    pub fn means(&self, schema: Option<&str>, name: &str) -> Option<RelationId> {
-        let is_it = |named: &&Named| named.schema.as_deref() == schema && named.name == name;
-        self.named.iter().find(is_it).map(|named| named.relation)
+    /// What its query means by a name: a relation, and functions.
+    pub fn means(&self, schema: Option<&str>, name: &str) -> impl Iterator<Item = RelationId> {
+        let is_it = move |named: &&Named| named.schema.as_deref() == schema && named.name == name;
+        self.named.iter().filter(is_it).map(|named| named.relation)
     }
 }

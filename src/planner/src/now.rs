@@ -10,7 +10,7 @@ use datafusion_sql::sqlparser::ast::{
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use tidemark_common::{Error, Result};
-use tidemark_plan::{Catalog, Relation};
+use tidemark_plan::{Catalog, Relation, RelationKind};
 
 impl Planner {
     /// The query of a view, sink or subscription as it would have to be written now. A relation
@@ -62,8 +62,9 @@ impl Now<'_> {
             return None;
         }
         let meant = self.reader.means(schema, &name.name);
-        let relation = match meant {
-            Some(id) => self.catalog.relations.get(&id)?,
+        let mut meant = meant.filter_map(|id| self.catalog.relations.get(&id));
+        let relation = match meant.find(|r| r.kind != RelationKind::Function) {
+            Some(relation) => relation,
             // Written before meanings were noted: then nothing that it names was renamed.
             None => {
                 let known = self.reader.altered.known_as.keys();

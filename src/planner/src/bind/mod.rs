@@ -264,8 +264,9 @@ impl Provider<'_> {
         schema: Option<&str>,
         name: &str,
     ) -> Option<&Arc<Relation>> {
-        let id = reader?.means(schema, name)?;
-        self.catalog.relations.get(&id)
+        let meant = reader?.means(schema, name);
+        let mut meant = meant.filter_map(|id| self.catalog.relations.get(&id));
+        meant.find(|r| r.kind != RelationKind::Function)
     }
 
     /// How many columns a relation has; 0 of an unknown one.

@@ -34,7 +34,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_plan::Relation;
+use tidemark_plan::{Named, Relation, RelationKind};
 
 /// The columns of the body of a function of rows, and the rows themselves.
 const ROWS: &str = "\u{1}rows";
@@ -307,13 +307,26 @@ impl<'a> Expander<'a> {
             let required = f.columns.iter().filter(|c| c.default.is_none()).count();
             (required..=f.columns.len()).contains(&args.len())
         };
-        let found = schemas.iter().find_map(|schema| {
-            let named = catalog.functions(schema, &written.name).filter(fits);
-            named.min_by_key(|f| f.columns.len())
-        });
-        let Some(function) = found.cloned() else {
+        let is_function = |f: &&Arc<Relation>| f.kind == RelationKind::Function && fits(f);
+        let means = self.within.into_iter();
+        let means = means.flat_map(|w| w.means(written.schema.as_deref(), &written.name));
+        let meant = means.filter_map(|id| catalog.relations.get(&id));
+        let found = || {
+            schemas.iter().find_map(|schema| {
+                let named = catalog.functions(schema, &written.name).filter(fits);
+                named.min_by_key(|f| f.columns.len())
+            })
+        };
+        let Some(function) = meant.filter(is_function).next().or_else(found).cloned() else {
             return Ok(None);
         };
+        if self.within.is_none() {
+            self.named.insert(Named {
+                schema: written.schema.clone(),
+                name: written.name.clone(),
+                relation: function.id,
+            });
+        }
         let written = declared(&function)?;
         let Some(arguments) = self.arguments(&function, &written, args)? else {
             return Ok(None);
