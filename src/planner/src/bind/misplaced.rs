@@ -13,9 +13,6 @@ use tidemark_common::{Error, Result, SqlState};
 ///
 /// Errors: `42809` for a function that is no aggregate; `0A000` for DISTINCT in a window.
 pub(super) fn call(expr: &Expr, registry: &Registry) -> Result<()> {
-    if matches!(expr, Expr::QualifiedWildcard(..)) {
-        return Err(whole_row());
-    }
     let Expr::Function(function) = expr else {
         return Ok(());
     };
@@ -40,12 +37,6 @@ pub(super) fn call(expr: &Expr, registry: &Registry) -> Result<()> {
     };
     let message = format!("{clause} specified, but {name} is not {wanted}");
     Err(Error::user(SqlState::WRONG_OBJECT_TYPE, message))
-}
-
-/// `t.*` as a value: it would be counted where an outer join has no row, too.
-fn whole_row() -> Error {
-    Error::unsupported("whole rows of a table as values are not supported")
-        .with_hint("Name a column, in place of count(t.*) one that is never NULL.")
 }
 
 /// What only aggregates have, if a call has it.
