@@ -24,7 +24,9 @@ pub fn encode_columns(columns: &[ArrayRef], rows: &mut [Vec<u8>]) {
 pub fn encode_differences(columns: &[ArrayRef], rows: &mut [Vec<u8>]) {
     for column in columns {
         match column.data_type() {
-            DataType::LargeUtf8 | DataType::List(_) | DataType::Struct(_) => exact(column, rows),
+            DataType::LargeUtf8 | DataType::List(_) | DataType::Struct(_) | DataType::Map(..) => {
+                exact(column, rows)
+            }
             _ => {}
         }
     }
@@ -76,14 +78,18 @@ fn exact(column: &ArrayRef, rows: &mut [Vec<u8>]) {
                 row.truncate(lengths[i]);
             }
         }
+        DataType::Map(..) => {
+            let entries: ArrayRef = std::sync::Arc::new(crate::maps::entries_of(column.as_map()));
+            exact(&entries, rows);
+        }
         _ => encode(column.as_ref(), rows),
     }
 }
 
-/// Whether values are rows of columns, or lists of such.
+/// Whether values are rows of columns, maps, or lists of such.
 pub(crate) fn has_rows(data_type: &DataType) -> bool {
     match data_type {
-        DataType::Struct(_) => true,
+        DataType::Struct(_) | DataType::Map(..) => true,
         DataType::List(element) => has_rows(element.data_type()),
         _ => false,
     }

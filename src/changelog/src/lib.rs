@@ -5,6 +5,7 @@ pub mod batch;
 pub mod connector;
 pub mod hash;
 pub mod key;
+pub mod maps;
 mod pieces;
 
 pub use batch::{ChangeBatch, Weights};

@@ -7,6 +7,7 @@ pub mod catalog;
 mod codec;
 pub mod expr;
 mod into;
+pub mod maps;
 pub mod messages;
 mod named;
 pub mod order;

@@ -39,6 +39,13 @@ pub fn sql_type_name(data_type: &DataType) -> String {
         | DataType::FixedSizeList(f, _) => format!("{}[]", sql_type_name(f.data_type())),
         DataType::Dictionary(_, values) => sql_type_name(values),
         DataType::Null => "unknown".into(),
+        DataType::Map(..) => {
+            let parts = crate::maps::map_parts(data_type);
+            let name = |f: &FieldRef| sql_type_name(f.data_type());
+            parts.map_or("map".into(), |(k, v)| {
+                format!("map({}, {})", name(k), name(v))
+            })
+        }
         DataType::Struct(fields) if !is_anonymous(fields) => {
             let field = |f: &FieldRef| format!("{} {}", f.name(), sql_type_name(f.data_type()));
             let fields: Vec<String> = fields.iter().map(field).collect();

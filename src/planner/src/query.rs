@@ -567,7 +567,7 @@ fn holds_untyped(data_type: &DataType) -> bool {
             let mut types = fields.iter().map(|f| f.data_type());
             is_anonymous(fields) || types.any(holds_untyped)
         }
-        DataType::List(element) => holds_untyped(element.data_type()),
+        DataType::List(element) | DataType::Map(element, _) => holds_untyped(element.data_type()),
         _ => false,
     }
 }

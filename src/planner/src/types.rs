@@ -9,6 +9,7 @@ use datafusion_sql::sqlparser::ast::{self, ArrayElemTypeDef, ExactNumberInfo, Ti
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::SQL_TYPE;
+use tidemark_plan::maps::{is_map_key, map_parts, map_type};
 use tidemark_plan::messages::is_anonymous;
 
 pub use tidemark_plan::messages::sql_type_name;
@@ -93,9 +94,39 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
             )
         }
         Sql::Struct(fields, _) => plain(structure(fields)?),
+        Sql::Map(key, value) => plain(map(key, value)?),
         Sql::Custom(name, _) => return custom(name),
         other => return Err(Error::unsupported(format!("type {other} is not supported"))),
     })
+}
+
+/// The type of a part of a struct or of a map.
+///
+/// Errors: `0A000` for one whose length or digits nobody would keep there.
+fn within(sql: &ast::DataType, what: &str) -> Result<DataType> {
+    let (data_type, text) = sql_type_to_arrow(sql)?;
+    if text.contains('(') || !declared_digits(sql).is_empty() {
+        let message = format!("type {sql} of {what} is not supported");
+        return Err(Error::unsupported(message)
+            .with_hint("Use the type without a length or number of digits."));
+    }
+    Ok(data_type)
+}
+
+/// The type of maps.
+///
+/// Errors: `0A000` for keys that are neither texts nor integers, for intervals, and as [`within`].
+fn map(key: &ast::DataType, value: &ast::DataType) -> Result<DataType> {
+    let key_type = within(key, "the keys of a map")?;
+    let value_type = within(value, "the values of a map")?;
+    if !is_map_key(&key_type) {
+        let message = format!("type {key} of the keys of a map is not supported");
+        return Err(Error::unsupported(message).with_hint("Keys are texts or integers."));
+    }
+    if matches!(value_type, DataType::Interval(_)) {
+        return Err(Error::unsupported("intervals in a map are not supported"));
+    }
+    Ok(map_type(key_type, value_type))
 }
 
 /// The type of rows with these fields.
@@ -107,20 +138,7 @@ fn structure(fields: &[ast::StructField]) -> Result<DataType> {
     for (i, field) in fields.iter().enumerate() {
         let name = field.field_name.clone();
         let name = name.map_or(format!("f{}", i + 1), crate::names::fold);
-        let (data_type, text) = sql_type_to_arrow(&field.field_type)?;
-        if text.contains('(') || !declared_digits(&field.field_type).is_empty() {
-            let message = format!(
-                "type {} of a field of a struct is not supported",
-                field.field_type
-            );
-            return Err(Error::unsupported(message)
-                .with_hint("Use the type without a length or number of digits."));
-        }
-        if matches!(data_type, DataType::Interval(_)) {
-            return Err(Error::unsupported(
-                "intervals in a struct are not supported",
-            ));
-        }
+        let data_type = within(&field.field_type, "a field of a struct")?;
         if all.iter().any(|other| *other.name() == name) {
             return Err(Error::user(
                 SqlState::DUPLICATE_COLUMN,
@@ -299,6 +317,11 @@ pub(crate) fn united(a: &DataType, b: &DataType) -> Option<DataType> {
         (List(a), List(b)) => {
             let element = united(a.data_type(), b.data_type())?;
             List(Arc::new(Field::new(a.name(), element, true)))
+        }
+        (DataType::Map(..), DataType::Map(..)) => {
+            let ((a_key, a), (b_key, b)) = (map_parts(a)?, map_parts(b)?);
+            let key = united(a_key.data_type(), b_key.data_type())?;
+            map_type(key, united(a.data_type(), b.data_type())?)
         }
         (Struct(a), Struct(b)) if a.len() == b.len() => {
             let names = if is_anonymous(a) { b } else { a };

@@ -49,11 +49,19 @@ pub fn written(parameters: &[Parameter]) -> Vec<Expr> {
     literals.map(Cow::into_owned).collect()
 }
 
+/// Whether values of a type are written as texts that what they go to reads.
+pub fn is_read_by_target(t: &Type) -> bool {
+    matches!(
+        *t,
+        Type::UNKNOWN | Type::TEXT | Type::VARCHAR | Type::RECORD | Type::RECORD_ARRAY
+    )
+}
+
 /// A NULL of a type.
 pub fn null(t: Option<&Type>) -> Expr {
     let null = Expr::Value(Value::Null.into());
     match t {
-        Some(t) if !matches!(*t, Type::UNKNOWN | Type::TEXT | Type::VARCHAR) => cast(null, t),
+        Some(t) if !is_read_by_target(t) => cast(null, t),
         _ => null,
     }
 }

@@ -436,7 +436,9 @@ pub fn column_type_name(column: &Column) -> String {
         _ => modifier(&column.sql_type),
     };
     match &column.data_type {
-        DataType::Struct(_) => tidemark_plan::messages::sql_type_name(&column.data_type),
+        DataType::Struct(_) | DataType::Map(..) => {
+            tidemark_plan::messages::sql_type_name(&column.data_type)
+        }
         _ => format_type(&t, modifier),
     }
 }

@@ -117,6 +117,9 @@ fn parse(texts: &StringArray, data_type: &DataType, zone: &Zone) -> Result<Array
         DataType::LargeUtf8 => Ok(Arc::new(LargeStringArray::from_iter(texts.iter()))),
         DataType::List(element) => parse_lists(texts, element, zone),
         DataType::Struct(fields) => parse_records(texts, fields, zone),
+        DataType::Map(..) => functions::read_maps(texts, data_type, |part, field| {
+            parse(part.as_string(), field.data_type(), zone)
+        }),
         other => Err(Error::unsupported(format!(
             "literals of type {other} are not supported"
         ))),

@@ -15,6 +15,7 @@ pub mod float_text;
 pub mod jsonb;
 pub mod jsonpath;
 pub mod letters;
+pub mod map;
 pub mod moment;
 pub mod number_format;
 pub mod numeric;

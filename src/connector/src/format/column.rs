@@ -199,6 +199,7 @@ impl ColumnBuilder {
             },
             DataType::Interval(IntervalUnit::MonthDayNano) => Values::Interval(Vec::new()),
             DataType::List(field) => nested::list(column, field)?,
+            DataType::Map(entries, _) => nested::map(column, entries)?,
             DataType::Struct(fields) => nested::composite(column, fields)?,
             other => {
                 let shown = if column.sql_type.is_empty() {
@@ -550,6 +551,7 @@ impl ColumnBuilder {
             Values::Timestamp { zone: None, .. } => "timestamp",
             Values::Timestamp { .. } => "timestamp with time zone",
             Values::Interval(_) => "interval",
+            Values::List { field, .. } if nested::is_entries(field) => "map",
             Values::List { items, .. } => match items.values {
                 Values::Struct { .. } => "record[]",
                 _ => nested::array_name(items.type_name()),
@@ -658,6 +660,9 @@ impl ColumnBuilder {
             Values::List { items, ends, field } => {
                 let count = ends.last().map_or(0, |end| *end as usize);
                 let values = items.finish(count);
+                if nested::is_entries(field) {
+                    return nested::maps(field, &values, ends, nulls);
+                }
                 Arc::new(ListArray::new(field.clone(), offsets(ends), values, nulls))
             }
             Values::Struct { children, fields } => {

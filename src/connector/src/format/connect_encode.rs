@@ -33,6 +33,7 @@ use arrow::array::{
 use arrow::datatypes::*;
 use serde_json::{Map, Value, json};
 use tidemark_plan::Column;
+use tidemark_plan::maps::map_parts;
 use tidemark_values::jsonb;
 use tidemark_values::moment;
 use tidemark_values::numeric::Numeric;
@@ -214,6 +215,7 @@ fn type_schema(data_type: &DataType, sql_type: &str, optional: bool, unit: Unit)
         D::Timestamp(_, Some(_)) => ("string", "io.debezium.time.ZonedTimestamp"),
         D::List(_) => ("array", ""),
         D::Struct(_) => ("struct", ""),
+        D::Map(..) => ("map", ""),
         D::FixedSizeBinary(_) => ("string", "io.debezium.data.Uuid"),
         _ => ("string", ""),
     };
@@ -236,6 +238,11 @@ fn type_schema(data_type: &DataType, sql_type: &str, optional: bool, unit: Unit)
             let item_type = sql_type.trim_end_matches("[]");
             let items = type_schema(item.data_type(), item_type, true, unit);
             schema.insert("items".into(), items);
+        }
+        D::Map(..) if let Some((_, value)) = map_parts(data_type) => {
+            let values = type_schema(value.data_type(), "", true, unit);
+            schema.insert("keys".into(), json!({"type": "string", "optional": false}));
+            schema.insert("values".into(), values);
         }
         D::Struct(fields) => {
             let field = |f: &FieldRef| named(type_schema(f.data_type(), "", true, unit), f.name());

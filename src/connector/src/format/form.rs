@@ -21,6 +21,7 @@
 use super::base64::Alphabet;
 use arrow::datatypes::DataType;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_plan::maps::map_parts;
 use tidemark_plan::{Column, ConnectorSpec, Format};
 
 /// How a value is to be read.
@@ -57,6 +58,8 @@ pub(super) enum Form {
     Map(Box<Form>),
     /// The same object as Kafka Connect writes it where keys are no texts: pairs of both.
     Pairs(Box<(Form, Form)>),
+    /// A column of maps: the form of the values of the object.
+    Entries(Box<Form>),
     /// A composite column's fields: name in the message, position in the column, form.
     Fields(Vec<(String, usize, Form)>),
 }
@@ -118,7 +121,10 @@ impl Form {
             D::Date32 | D::Time64(_) | D::Timestamp(..) | D::Interval(_)
         );
         match (self, data_type) {
-            (Form::Array(_) | Form::Fields(_), D::List(_) | D::Struct(_)) => false,
+            (
+                Form::Array(_) | Form::Fields(_) | Form::Entries(_),
+                D::List(_) | D::Struct(_) | D::Map(..),
+            ) => false,
             (Form::Declared | Form::Text, _) => true,
             (Form::Year, _) => !is_time,
             (Form::Zoned, _) => !matches!(data_type, D::Timestamp(..)),
@@ -229,9 +235,10 @@ impl Declarations {
 
     fn bind_type(&self, schema: &Form, data_type: &DataType, sql_type: &str) -> Form {
         match (data_type, schema) {
-            (DataType::List(_) | DataType::Struct(_), Form::Embedded(inner)) => {
-                Form::Embedded(Box::new(self.bind_type(inner, data_type, sql_type)))
-            }
+            (
+                DataType::List(_) | DataType::Struct(_) | DataType::Map(..),
+                Form::Embedded(inner),
+            ) => Form::Embedded(Box::new(self.bind_type(inner, data_type, sql_type))),
             (DataType::List(item), _) => {
                 let schema = match schema {
                     Form::Array(form) => form,
@@ -240,6 +247,14 @@ impl Declarations {
                 let item_type = sql_type.trim_end_matches("[]");
                 let items = self.bind_type(schema, item.data_type(), item_type);
                 self.embedded(schema, Form::Array(Box::new(items)))
+            }
+            (DataType::Map(..), _) if let Some((_, value)) = map_parts(data_type) => {
+                let form = match schema {
+                    Form::Map(form) => form,
+                    _ => &Form::Declared,
+                };
+                let values = self.bind_type(form, value.data_type(), "");
+                self.embedded(schema, Form::Entries(Box::new(values)))
             }
             (DataType::Struct(children), _) => {
                 let child = |name: &str| {

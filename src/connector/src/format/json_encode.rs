@@ -16,7 +16,7 @@ use super::form::Unit;
 use super::scan::special_mask;
 use arrow::array::{
     Array, AsArray, BinaryArray, BinaryViewArray, BooleanArray, Decimal128Array,
-    FixedSizeBinaryArray, LargeBinaryArray, LargeStringArray, ListArray, PrimitiveArray,
+    FixedSizeBinaryArray, LargeBinaryArray, LargeStringArray, ListArray, MapArray, PrimitiveArray,
     RecordBatch, StringArray, StringViewArray,
 };
 use arrow::buffer::NullBuffer;
@@ -91,6 +91,8 @@ enum Values<'a> {
     List(&'a ListArray, Box<Writer<'a>>),
     /// Composite values: what stands before each field's value, and its writer.
     Struct(Vec<(Vec<u8>, Writer<'a>)>),
+    /// With the texts of the keys, in quotes and with a colon, and the values.
+    Map(&'a MapArray, Vec<Vec<u8>>, Box<Writer<'a>>),
     /// The forms that a schema describes.
     Connect(connect_encode::Values<'a>),
 }
@@ -224,6 +226,7 @@ fn encodes(data_type: &DataType) -> bool {
     match data_type {
         D::List(item) => return encodes(item.data_type()),
         D::Struct(fields) => return fields.iter().all(|field| encodes(field.data_type())),
+        D::Map(entries, _) => return encodes(entries.data_type()),
         _ => {}
     }
     matches!(
@@ -329,6 +332,18 @@ impl<'a> Writer<'a> {
                 }
                 out.push(b']');
             }
+            Values::Map(array, keys, values) => {
+                let offsets = array.value_offsets();
+                out.push(b'{');
+                for at in offsets[row]..offsets[row + 1] {
+                    if at > offsets[row] {
+                        out.push(b',');
+                    }
+                    out.extend_from_slice(&keys[at as usize]);
+                    values.write(at as usize, out);
+                }
+                out.push(b'}');
+            }
             Values::Connect(values) => values.write(row, out),
             Values::Struct(fields) => {
                 if fields.is_empty() {
@@ -371,6 +386,20 @@ impl<'a> Values<'a> {
             D::List(_) => {
                 let list = array.as_list();
                 Values::List(list, Box::new(Writer::new(list.values().as_ref(), style)?))
+            }
+            D::Map(..) => {
+                let maps = array.as_map();
+                let keys = arrow::compute::cast(maps.keys(), &D::Utf8);
+                let keys = keys.map_err(|e| Error::internal(e.to_string()))?;
+                let key = |text: Option<&str>| {
+                    let mut key = Vec::new();
+                    write_string(text.unwrap_or_default().as_bytes(), &mut key);
+                    key.push(b':');
+                    key
+                };
+                let keys = keys.as_string::<i32>().iter().map(key).collect();
+                let values = Writer::new(maps.values().as_ref(), style)?;
+                Values::Map(maps, keys, Box::new(values))
             }
             D::Struct(fields) => {
                 let composite = array.as_struct();

@@ -1,4 +1,4 @@
-//! Columns with values inside their values: arrays and composite types.
+//! Columns with values inside their values: arrays, maps and composite types.
 //!
 //! An array column keeps all elements in one builder and how many there are after each array, so
 //! elements are appended as values of a column are; of a composite column every field is a builder
@@ -11,7 +11,10 @@ use super::column::{ColumnBuilder, Context, Values};
 use super::form::Form;
 use super::number;
 use super::scan::{Fault, Scanner};
+use arrow::array::{ArrayRef, AsArray};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, FieldRef, Fields};
+use tidemark_changelog::maps::{Again, assemble};
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::Column;
 
@@ -34,6 +37,40 @@ pub(super) fn list(column: &Column, field: &FieldRef) -> Result<Values> {
         ends: Vec::new(),
         field: field.clone(),
     })
+}
+
+/// The values of a column of maps: arrays of their entries.
+pub(super) fn map(column: &Column, entries: &FieldRef) -> Result<Values> {
+    Ok(Values::List {
+        items: Box::new(inner(column, entries, "")?),
+        ends: Vec::new(),
+        field: entries.clone(),
+    })
+}
+
+/// Whether what is kept as an array is the entries of maps: no element of an array is always there.
+pub(super) fn is_entries(field: &FieldRef) -> bool {
+    !field.is_nullable()
+}
+
+/// The maps of their entries; of several with one key the last counts, as in an object.
+pub(super) fn maps(
+    entries: &FieldRef,
+    rows: &ArrayRef,
+    ends: &mut Vec<i32>,
+    nulls: Option<NullBuffer>,
+) -> ArrayRef {
+    let mut start = 0;
+    let row = |(row, end): (usize, i32)| {
+        let all = std::mem::replace(&mut start, end)..end;
+        let null = nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+        (!null).then(|| all.map(|at| at as u32).collect())
+    };
+    let all = ends.drain(..).enumerate().map(row).collect();
+    let parts = rows.as_struct();
+    let to = DataType::Map(entries.clone(), true);
+    let made = assemble(&to, parts.column(0), parts.column(1), all, Again::Replaces);
+    made.expect("keys that are members of objects are not NULL")
 }
 
 /// The values of a composite column. `0A000` for fields that cannot be read.
@@ -119,6 +156,41 @@ impl ColumnBuilder {
             }
         }
         ends.push(items.written as i32);
+        self.written = row + 1;
+        Ok(())
+    }
+
+    /// Appends the object at the cursor as a map: each member is an entry, its value in `form`.
+    pub(super) fn read_entries(
+        &mut self,
+        form: &Form,
+        scanner: &mut Scanner<'_>,
+        row: usize,
+        depth: u32,
+        context: &mut Context,
+    ) -> Result<(), Fault> {
+        let Values::List { items, ends, .. } = &mut self.values else {
+            return self.read(scanner, row, depth, context);
+        };
+        if scanner.peek() != b'{' {
+            return Err(number::invalid("map", scanner.raw(depth)?));
+        }
+        let at = &mut items.written;
+        let Values::Struct { children, .. } = &mut items.values else {
+            return Err(Fault::value("a map without entries".to_string()));
+        };
+        let [key, value] = children.as_mut_slice() else {
+            return Err(Fault::value("a map without entries".to_string()));
+        };
+        let mut first = true;
+        while let Some(name) = scanner.next_member(first)? {
+            first = false;
+            let name = name.resolve(&mut context.scratch);
+            key.push_text(*at, name, &mut context.days)?;
+            value.read_as(form, scanner, *at, depth + 1, context)?;
+            *at += 1;
+        }
+        ends.push(*at as i32);
         self.written = row + 1;
         Ok(())
     }

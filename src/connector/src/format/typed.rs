@@ -55,6 +55,9 @@ impl ColumnBuilder {
             (Form::Array(items), Values::List { .. }) => {
                 self.read_list(items, scanner, row, depth, context)
             }
+            (Form::Entries(values), Values::List { .. }) => {
+                self.read_entries(values, scanner, row, depth, context)
+            }
             (Form::Fields(forms), Values::Struct { .. }) => {
                 self.read_fields(forms, scanner, row, depth, context)
             }

@@ -4,7 +4,7 @@
 //! `cast_as(value, NULL::type, 'zone')`.
 
 use super::definition::*;
-use super::{array, bytea, chars, json, moment, numeric, records, text, uuids};
+use super::{array, bytea, chars, json, maps, moment, numeric, records, text, uuids};
 use arrow::array::*;
 use arrow::compute::{self, CastOptions};
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type};
@@ -107,6 +107,13 @@ pub(super) fn cast_array_in(array: &ArrayRef, to: &DataType, zone: &Zone) -> Res
         }
         (DataType::Struct(_), DataType::Utf8) => {
             return array::records_as_text(array.as_struct(), zone);
+        }
+        (DataType::Map(..), DataType::Utf8) => return maps::maps_as_text(array.as_map(), zone),
+        (DataType::Map(..), DataType::Map(..)) => {
+            return maps::cast_maps(array.as_map(), to, zone);
+        }
+        (DataType::Utf8, DataType::Map(..)) => {
+            return maps::maps_of_text(array.as_string(), to, zone);
         }
         (DataType::Struct(_), DataType::Struct(fields)) => {
             return records::cast_records(array.as_struct(), fields, zone);
@@ -258,6 +265,7 @@ fn is_ours(data_type: &DataType) -> bool {
             | DataType::FixedSizeBinary(_)
             | DataType::List(_)
             | DataType::Struct(_)
+            | DataType::Map(..)
     )
 }
 
@@ -272,6 +280,7 @@ fn name_of(data_type: &DataType) -> String {
         DataType::FixedSizeBinary(_) => "uuid",
         DataType::Binary => "bytea",
         DataType::Struct(_) => "record",
+        DataType::Map(..) => "map",
         DataType::Boolean => "boolean",
         DataType::Utf8 => "text",
         DataType::Date32 => "date",

@@ -606,6 +606,18 @@ fn put(
             }
             builder.end_array()
         }
+        DataType::Map(..) => {
+            let maps = column.as_map();
+            let entries = maps.value(row);
+            let keys = super::cast_array(entries.column(0), &DataType::Utf8)
+                .map_err(|e| Error::internal(e.to_string()))?;
+            builder.begin_object();
+            for i in 0..entries.len() {
+                builder.key(keys.as_string::<i32>().value(i))?;
+                put(builder, entries.column(1), i, zone)?;
+            }
+            builder.end_object()
+        }
         DataType::Struct(fields) => {
             let columns = column.as_struct();
             builder.begin_object();

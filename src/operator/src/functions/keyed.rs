@@ -13,6 +13,7 @@ use arrow::datatypes::*;
 use datafusion_common::{Result, exec_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
+use tidemark_changelog::maps::entries_of;
 
 const DAY_MICROS: i128 = 86_400_000_000;
 const KEY_BYTES: usize = 16;
@@ -33,7 +34,9 @@ pub(super) fn definitions() -> Vec<Definition> {
                 ] => Some(types.to_vec()),
                 [DataType::Interval(_)] => Some(vec![months_days_nanos()]),
                 [DataType::List(_)] => Some(types.to_vec()),
-                [row @ DataType::Struct(_)] if array::has_key(row) => Some(types.to_vec()),
+                [whole @ (DataType::Struct(_) | DataType::Map(..))] if array::has_key(whole) => {
+                    Some(types.to_vec())
+                }
                 _ => None,
             },
             returns: |_| DataType::Binary,
@@ -73,7 +76,9 @@ pub(super) fn definitions() -> Vec<Definition> {
             name: "array_bytes",
             aliases: &[],
             takes: |types| match types {
-                [DataType::List(_) | DataType::Struct(_)] => Some(types.to_vec()),
+                [DataType::List(_) | DataType::Struct(_) | DataType::Map(..)] => {
+                    Some(types.to_vec())
+                }
                 _ => None,
             },
             returns: |_| DataType::Binary,
@@ -85,7 +90,7 @@ pub(super) fn definitions() -> Vec<Definition> {
             takes: |types| match types {
                 [
                     DataType::Binary | DataType::Null,
-                    whole @ (DataType::List(_) | DataType::Struct(_)),
+                    whole @ (DataType::List(_) | DataType::Struct(_) | DataType::Map(..)),
                 ] => Some(vec![DataType::Binary, whole.clone()]),
                 _ => None,
             },
@@ -115,6 +120,7 @@ fn sort_key(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         DataType::Interval(IntervalUnit::MonthDayNano) => interval_keys(values.as_primitive()),
         DataType::List(_) => Arc::new(array::sort_keys(values.as_list())?),
         DataType::Struct(_) => Arc::new(array::row_keys(values.as_struct())?),
+        DataType::Map(..) => Arc::new(array::sort_keys(&entries_of(values.as_map()))?),
         other => return exec_err!("{other} has no key"),
     };
     result(args, keys)

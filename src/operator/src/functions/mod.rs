@@ -18,6 +18,7 @@ mod json;
 mod json_paths;
 mod json_rows;
 mod keyed;
+mod maps;
 mod math;
 mod moment;
 mod number_format;
@@ -42,6 +43,7 @@ pub use casts::{cast_array, read_texts};
 pub use chars::{limited, padded};
 use datafusion_expr::ScalarUDF;
 pub use definition::{call_name, wanted};
+pub use maps::read_maps;
 pub use moment::rounded_to;
 pub use records::parts_of_text;
 pub use room::{Room, take_room, with_room};
@@ -114,6 +116,7 @@ fn own() -> impl Iterator<Item = Arc<ScalarUDF>> {
         keyed::definitions(),
         frames::definitions(),
         quantified::definitions(),
+        maps::definitions(),
         records::definitions(),
         digests::definitions(),
         repeated::definitions(),

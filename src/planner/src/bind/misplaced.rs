@@ -13,9 +13,6 @@ use tidemark_common::{Error, Result, SqlState};
 ///
 /// Errors: `42809` for a function that is no aggregate; `0A000` for DISTINCT in a window.
 pub(super) fn call(expr: &Expr, registry: &Registry) -> Result<()> {
-    if matches!(expr, Expr::QualifiedWildcard(..)) {
-        return Err(whole_row());
-    }
     let Expr::Function(function) = expr else {
         return Ok(());
     };
@@ -56,12 +53,6 @@ pub(super) fn of_no_aggregate(function: &Function, name: &str) -> Result<()> {
         Some(clause) => Err(no_aggregate(clause, name)),
         None => Ok(()),
     }
-}
-
-/// `t.*` as a value: it would be counted where an outer join has no row, too.
-fn whole_row() -> Error {
-    Error::unsupported("whole rows of a table as values are not supported")
-        .with_hint("Name a column, in place of count(t.*) one that is never NULL.")
 }
 
 /// What only aggregates have, if a call has it.

@@ -648,11 +648,23 @@ impl VisitorMut for Names<'_, '_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        let Expr::Function(function) = expr else {
-            return ControlFlow::Continue(());
+        let done = match expr {
+            Expr::Function(function) => {
+                self.scopes.whole_rows(function);
+                self.scopes.row_arguments(function)
+            }
+            Expr::Tuple(parts) => self.scopes.row_parts(parts),
+            Expr::QualifiedWildcard(name, _) => match self.scopes.row_named(name) {
+                Ok(row) => {
+                    *expr = row;
+                    self.changed = true;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            _ => Ok(()),
         };
-        self.scopes.whole_rows(function);
-        match self.scopes.row_arguments(function) {
+        match done {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
         }

@@ -16,7 +16,7 @@
 
 use super::calls::Calls;
 use super::operands::is_compared;
-use super::records::{holds_record, is_record};
+use super::records::{holds_record, is_record, is_whole};
 use super::typing::Typed;
 use crate::error::external;
 use crate::names::FIELD;
@@ -33,6 +33,7 @@ use datafusion_optimizer::AnalyzerRule;
 use datafusion_sql::sqlparser::ast::BinaryOperator;
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
+use tidemark_plan::messages::is_anonymous;
 
 /// Functions whose arguments are arrays, elements and numbers, as they say themselves.
 const FUNCTIONS: [&str; 23] = [
@@ -99,6 +100,17 @@ impl ExprPlanner for ArrayPlanner {
         self.0.call("struct", args).map(PlannerResult::Planned)
     }
 
+    fn plan_make_map(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        if args.is_empty() {
+            let error = Error::user(SqlState("42P18"), "cannot determine type of empty map");
+            return Err(external(error.with_hint(
+                "Cast a text to the type, for example '{}'::MAP(varchar, integer).",
+            )));
+        }
+        let args = args.into_iter().map(super::literals::narrowed).collect();
+        Ok(PlannerResult::Planned(self.0.call("make_map", args)?))
+    }
+
     fn plan_binary_op(
         &self,
         raw: RawBinaryExpr,
@@ -115,7 +127,7 @@ impl ExprPlanner for ArrayPlanner {
         let (Ok(left), Ok(right)) = types else {
             return Ok(PlannerResult::Original(raw));
         };
-        if comparison.is_some() && (is_record(&left) || is_record(&right)) {
+        if comparison.is_some() && (is_whole(&left) || is_whole(&right)) {
             return self.compared_records(raw, &left, &right);
         }
         if !is_list(&left) && !is_list(&right) {
@@ -135,7 +147,10 @@ impl ExprPlanner for ArrayPlanner {
             let call = self.0.call(name, vec![raw.left, raw.right])?;
             return Ok(PlannerResult::Planned(call));
         }
-        let args = vec![raw.left, raw.right];
+        let mut args = vec![raw.left, raw.right];
+        if holds_record(&left) && holds_record(&right) {
+            self.named(&mut args, &[left.clone(), right.clone()])?;
+        }
         let planned = match raw.op {
             AtArrow => self.0.call("array_contains", args),
             ArrowAt => self
@@ -201,6 +216,14 @@ impl ExprPlanner for ArrayPlanner {
                 let call = self.0.call("array_subscripts", vec![expr, *start, *stop]);
                 return Ok(PlannerResult::Planned(call?));
             }
+            GetFieldAccess::ListIndex { key } if is_map(&data_type) => {
+                let call = self.0.call("map_access", vec![expr, *key]);
+                return Ok(PlannerResult::Planned(call?));
+            }
+            GetFieldAccess::NamedStructField { name } if is_map(&data_type) => {
+                let call = self.0.call("map_access", vec![expr, lit(name)]);
+                return Ok(PlannerResult::Planned(call?));
+            }
             GetFieldAccess::ListIndex { key } => *key,
             GetFieldAccess::NamedStructField { name }
                 if !data_type.is_nested() || is_record(&data_type) =>
@@ -240,6 +263,30 @@ impl ExprPlanner for ArrayPlanner {
 }
 
 impl ArrayPlanner {
+    /// Of arrays of rows, and rows, one of which has named fields, the others are cast to it.
+    fn named(&self, args: &mut [Expr], types: &[DataType]) -> Result<()> {
+        let is_named = |t: &DataType| match t {
+            DataType::Struct(fields) => !is_anonymous(fields),
+            other => is_map(other),
+        };
+        let Some(wanted) = types.iter().map(element).find(is_named) else {
+            return Ok(());
+        };
+        for (arg, is) in args.iter_mut().zip(types) {
+            let to = match is {
+                DataType::List(element) => {
+                    let element = element.as_ref().clone().with_data_type(wanted.clone());
+                    DataType::List(Arc::new(element))
+                }
+                _ => wanted.clone(),
+            };
+            if *is != to {
+                *arg = self.0.cast(std::mem::take(arg), &to)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A comparison of rows, which come to one type when their types are final.
     fn compared_records(
         &self,
@@ -247,7 +294,7 @@ impl ArrayPlanner {
         left: &DataType,
         right: &DataType,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
-        let whole = |e: &Expr, t: &DataType| is_record(t) || is_untyped(e, t);
+        let whole = |e: &Expr, t: &DataType| is_whole(t) || is_untyped(e, t);
         if !whole(&raw.left, left) || !whole(&raw.right, right) {
             let sides = [(&raw.left, left), (&raw.right, right)];
             return Err(no_operator(&raw.op, sides));
@@ -287,7 +334,7 @@ fn type_is_list(expr: &Expr, schema: &DFSchema) -> bool {
 }
 
 fn type_is_record(expr: &Expr, schema: &DFSchema) -> bool {
-    expr.get_type(schema).is_ok_and(|t| is_record(&t))
+    expr.get_type(schema).is_ok_and(|t| is_whole(&t))
 }
 
 fn is_text(data_type: &DataType) -> bool {
@@ -295,6 +342,10 @@ fn is_text(data_type: &DataType) -> bool {
         data_type,
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
     )
+}
+
+fn is_map(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Map(..))
 }
 
 /// The type of an array's elements; of anything else its own.

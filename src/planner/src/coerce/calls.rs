@@ -66,7 +66,10 @@ impl Calls {
         // A moment depends on the time zone, which is not known here.
         let settled = !matches!(
             to,
-            DataType::Timestamp(_, Some(_)) | DataType::List(_) | DataType::Struct(_)
+            DataType::Timestamp(_, Some(_))
+                | DataType::List(_)
+                | DataType::Struct(_)
+                | DataType::Map(..)
         );
         let null = lit(ScalarValue::try_from(to)?);
         let call = self.call("cast_as", vec![value, null])?;

@@ -7,6 +7,7 @@ use crate::types::{BPCHAR, JSONB, UUID, is_numeric_bytes};
 use arrow_schema::{DataType, FieldRef, IntervalUnit, TimeUnit};
 use datafusion_common::{Result, ScalarValue};
 use datafusion_expr::{Expr, cast, lit};
+use tidemark_plan::maps::map_parts;
 
 impl Calls {
     /// A value of type `from` as one of type `to`.
@@ -33,11 +34,14 @@ pub(super) fn is_ours(from: &DataType, to: &DataType) -> bool {
         || casts_rows(from, to)
 }
 
-/// Rows, from and to texts and each other.
+/// Rows and maps, from and to texts and each other.
 fn casts_rows(from: &DataType, to: &DataType) -> bool {
-    use DataType::{Struct, Utf8};
-    matches!((from, to), (Struct(_), Utf8) | (Utf8, Struct(_)))
-        || matches!((from, to), (Struct(_), Struct(_)) if from != to)
+    use DataType::{Map, Struct, Utf8};
+    match (from, to) {
+        (Struct(_) | Map(..), Utf8) | (Utf8, Struct(_) | Map(..)) => true,
+        (Struct(_), Struct(_)) | (Map(..), Map(..)) => from != to,
+        _ => false,
+    }
 }
 
 /// Texts whose value Arrow reads otherwise: `1e400`, ` 7 `, `yes`.
@@ -75,6 +79,13 @@ pub(super) fn exists(from: &DataType, to: &DataType) -> bool {
             from.len() == to.len() && fields.all(cast)
         }
         (Struct(_), _) | (_, Struct(_)) => false,
+        (DataType::Map(..), DataType::Map(..)) => match (map_parts(from), map_parts(to)) {
+            (Some((a, b)), Some((c, d))) => {
+                exists(a.data_type(), c.data_type()) && exists(b.data_type(), d.data_type())
+            }
+            _ => false,
+        },
+        (DataType::Map(..), _) | (_, DataType::Map(..)) => false,
         (Boolean, to) if number(to) => *to == Int32,
         (from, Boolean) if number(from) => *from == Int32,
         (from, to) => match (kind(from), kind(to)) {

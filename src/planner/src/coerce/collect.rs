@@ -116,7 +116,7 @@ impl Calls {
             let message = "jsonb_object_agg(DISTINCT ..) is not supported";
             return Err(external(Error::unsupported(message)));
         }
-        if is_list(key) || *key == JSONB || matches!(key, DataType::Struct(_)) {
+        if is_list(key) || *key == JSONB || matches!(key, DataType::Struct(_) | DataType::Map(..)) {
             return Err(external(Error::user(
                 SqlState::INVALID_PARAMETER,
                 "key value must be scalar, not array, composite, or json",

@@ -54,7 +54,7 @@ fn checked(expr: &Expr, schema: &DFSchema) -> Result<TreeNodeRecursion> {
     let data_type = value.get_type(schema)?;
     let unordered = matches!(
         data_type,
-        DataType::Boolean | DataType::Binary | DataType::Struct(_)
+        DataType::Boolean | DataType::Binary | DataType::Struct(_) | DataType::Map(..)
     ) || data_type == UUID
         || data_type == JSONB;
     if !unordered || of_ours {

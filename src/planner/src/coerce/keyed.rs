@@ -14,7 +14,7 @@ use super::arrays::is_list;
 use super::calls::Calls;
 use super::collect::Collected;
 use super::operands::is_compared;
-use super::records::is_record;
+use super::records::is_whole;
 use super::typing::Typed;
 use crate::error::external;
 use crate::types::{BPCHAR, JSONB, UUID, is_numeric_bytes};
@@ -74,7 +74,7 @@ pub(super) fn is_keyed(data_type: &DataType) -> bool {
         || *data_type == JSONB
         || *data_type == BPCHAR
         || is_list(data_type)
-        || is_record(data_type)
+        || is_whole(data_type)
 }
 
 fn is_interval(data_type: &DataType) -> bool {
@@ -480,7 +480,7 @@ impl Keyed {
 
     /// An interval, an array or a row as bytes that begin with its key.
     fn bytes(&self, value: Expr, data_type: &DataType) -> Result<Expr> {
-        let name = if is_list(data_type) || is_record(data_type) {
+        let name = if is_list(data_type) || is_whole(data_type) {
             "array_bytes"
         } else {
             "interval_bytes"
@@ -490,7 +490,7 @@ impl Keyed {
 
     /// The interval, array or row of such bytes.
     fn of_bytes(&self, bytes: Expr, data_type: &DataType) -> Result<Expr> {
-        if is_list(data_type) || is_record(data_type) {
+        if is_list(data_type) || is_whole(data_type) {
             let null = lit(ScalarValue::try_from(data_type)?);
             self.0.call("array_of_bytes", vec![bytes, null])
         } else {
@@ -631,7 +631,7 @@ impl Keyed {
         if aggregate.group_expr.iter().any(in_sets) {
             return Err(external(Error::unsupported(
                 "GROUPING SETS, ROLLUP and CUBE over what is computed as a numeric, an interval, \
-                 jsonb, char(n), an array or a row are not supported",
+                 jsonb, char(n), an array, a row or a map are not supported",
             )));
         }
         let is_call = |e: &Expr| matches!(e.clone().unalias(), Expr::AggregateFunction(_));
@@ -795,7 +795,7 @@ fn without_needless_order(function: &str, params: &mut AggregateFunctionParams) 
 
 /// Whether values are shown by way of bytes that sort as they do.
 fn has_byte_form(data_type: &DataType) -> bool {
-    is_interval(data_type) || is_list(data_type) || is_record(data_type)
+    is_interval(data_type) || is_list(data_type) || is_whole(data_type)
 }
 
 /// Whether one of these is compared by its key, numerics apart.

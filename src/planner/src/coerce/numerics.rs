@@ -477,7 +477,11 @@ impl Calls {
         let other = |t: &DataType| {
             matches!(
                 t,
-                DataType::List(_) | DataType::Binary | DataType::Struct(_) | DataType::Null
+                DataType::List(_)
+                    | DataType::Binary
+                    | DataType::Struct(_)
+                    | DataType::Map(..)
+                    | DataType::Null
             )
         };
         let record =

@@ -25,11 +25,16 @@ pub(super) fn is_record(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Struct(_))
 }
 
-/// Whether a value is a row, or holds one.
+/// Whether a value is a row or a map, which are compared and cast as wholes.
+pub(super) fn is_whole(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Struct(_) | DataType::Map(..))
+}
+
+/// Whether a value is a row or a map, or holds one.
 pub(super) fn holds_record(data_type: &DataType) -> bool {
     match data_type {
         DataType::List(element) => holds_record(element.data_type()),
-        other => is_record(other),
+        other => is_whole(other),
     }
 }
 

@@ -87,7 +87,7 @@ impl Calls {
                         params.order_by = vec![Sort::new(value, true, false)];
                         call.func = first_value_udaf();
                     }
-                    DataType::Struct(_) => {
+                    DataType::Struct(_) | DataType::Map(..) => {
                         let key = self.sort_key(value)?;
                         also(&mut params.filter, key.is_not_null());
                         call.func = first_value_udaf();
@@ -106,7 +106,7 @@ impl Calls {
         let data_type = value.get_type(schema)?;
         Ok(match &data_type {
             DataType::Interval(_) => Some(self.call("interval_bytes", vec![value.clone()])?),
-            DataType::List(_) | DataType::Struct(_) => {
+            DataType::List(_) | DataType::Struct(_) | DataType::Map(..) => {
                 Some(self.call("array_bytes", vec![value.clone()])?)
             }
             t if super::keyed::is_keyed(t) => Some(self.cast(value.clone(), &DataType::Utf8)?),

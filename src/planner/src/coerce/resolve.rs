@@ -3,10 +3,9 @@
 //! of result that it declares.
 
 use super::calls::Calls;
-use super::records::holds_record;
 use super::typing::Typed;
 use crate::signatures::{Arg, Overloaded, Type, is_argument, type_text};
-use crate::types::{NUMERIC, sql_type_name};
+use crate::types::NUMERIC;
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
@@ -46,11 +45,7 @@ impl Calls {
             .collect::<Result<Vec<_>>>()?;
         let call = overloaded.resolve(&types)?;
         if func.name() == "pg_typeof" {
-            let name = match holds_record(&types[0].data_type) {
-                true => sql_type_name(&types[0].data_type),
-                false => type_text(&types[0]),
-            };
-            return Ok(Transformed::yes(lit(name)));
+            return Ok(Transformed::yes(lit(type_text(&types[0]))));
         }
         let args = args
             .into_iter()

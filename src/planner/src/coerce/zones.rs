@@ -108,6 +108,7 @@ fn holds_zoned(data_type: &DataType) -> bool {
     match data_type {
         DataType::List(field) => holds_zoned(field.data_type()),
         DataType::Struct(fields) => fields.iter().any(|f| holds_zoned(f.data_type())),
+        DataType::Map(entries, _) => holds_zoned(entries.data_type()),
         other => is_zoned(other),
     }
 }
@@ -129,8 +130,9 @@ fn depends(from: &DataType, to: &DataType) -> bool {
             let mut fields = from.iter().zip(to);
             fields.any(|(from, to)| depends(from.data_type(), to.data_type()))
         }
-        (DataType::Struct(_), to) if is_text(to) => holds_zoned(from),
-        (from, DataType::Struct(_)) if is_text(from) => holds_zoned(to),
+        (DataType::Map(from, _), DataType::Map(to, _)) => depends(from.data_type(), to.data_type()),
+        (DataType::Struct(_) | DataType::Map(..), to) if is_text(to) => holds_zoned(from),
+        (from, DataType::Struct(_) | DataType::Map(..)) if is_text(from) => holds_zoned(to),
         (from, to) if is_zoned(from) => is_local(to),
         (from, to) if is_zoned(to) => is_local(from),
         _ => false,

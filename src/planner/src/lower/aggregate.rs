@@ -471,7 +471,7 @@ fn of_pairs(function: AggregateFunction) -> bool {
 
 /// Refuses types whose values cannot be told apart by a key.
 pub(super) fn keyable(data_type: &arrow_schema::DataType, what: &str) -> Result<()> {
-    if matches!(data_type, arrow_schema::DataType::Struct(_)) {
+    if super::has_record(data_type) {
         return Err(Error::unsupported(format!(
             "{what} over rows is not supported in a streaming query"
         ))

@@ -463,7 +463,7 @@ impl Builder {
 /// Whether a type is that of rows, or of lists of them.
 pub(crate) fn has_record(data_type: &DataType) -> bool {
     match data_type {
-        DataType::Struct(_) => true,
+        DataType::Struct(_) | DataType::Map(..) => true,
         DataType::List(element) => has_record(element.data_type()),
         _ => false,
     }

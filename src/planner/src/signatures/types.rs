@@ -1,6 +1,6 @@
 //! The types of SQL as calls see them.
 
-use crate::types::{BPCHAR, JSONB, NUMERIC, UUID};
+use crate::types::{BPCHAR, JSONB, NUMERIC, UUID, sql_type_name};
 use arrow_schema::{DataType, Field, IntervalUnit, TimeUnit};
 use datafusion_common::ScalarValue;
 use std::fmt;
@@ -299,12 +299,7 @@ pub(crate) fn type_text(arg: &Arg) -> String {
         return "unknown".into();
     }
     if arg.type_.scalar == Scalar::Other {
-        return if arg.type_.array {
-            "record[]"
-        } else {
-            "record"
-        }
-        .into();
+        return sql_type_name(&arg.data_type);
     }
     arg.type_.to_string()
 }

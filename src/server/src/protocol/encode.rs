@@ -16,6 +16,7 @@ use bytes::{BufMut, BytesMut};
 use pgwire::api::Type;
 use std::fmt::Write;
 use tidemark_common::{Error, Result};
+use tidemark_plan::maps::map_parts;
 use tidemark_query::types;
 use tidemark_values::array;
 use tidemark_values::float_text;
@@ -111,6 +112,8 @@ pub enum Cell<'a> {
     /// int2vector, oidvector: a list whose text is its elements with spaces.
     Vector(&'a ListArray, Box<Owned>, Type),
     Struct(&'a StructArray, Vec<(Cell<'a>, Type)>),
+    /// A map with the cells of its keys and of its values; its binary form is its text.
+    Map(&'a MapArray, Box<[Cell<'a>; 2]>),
     /// A column of a type that is first cast to one of the above.
     Cast(Box<Owned>),
 }
@@ -196,6 +199,12 @@ impl<'a> Cell<'a> {
                     .map(|(c, f)| Ok((Cell::new(c.as_ref(), f, zone)?, types::pg_type(f))));
                 Cell::Struct(columns, cells.collect::<Result<_>>()?)
             }
+            DataType::Map(..) if let Some((key, value)) = map_parts(array.data_type()) => {
+                let maps = array.as_map();
+                let keys = Cell::new(maps.keys().as_ref(), key, zone)?;
+                let values = Cell::new(maps.values().as_ref(), value, zone)?;
+                Cell::Map(maps, Box::new([keys, values]))
+            }
             DataType::Utf8View => cast(&DataType::Utf8)?,
             DataType::FixedSizeBinary(_) => cast(&DataType::Binary)?,
             DataType::Date64 => cast(&DataType::Date32)?,
@@ -248,6 +257,7 @@ impl<'a> Cell<'a> {
             Cell::Interval(a) => *a,
             Cell::List(a, _, _) | Cell::Vector(a, _, _) => *a,
             Cell::Struct(a, _) => *a,
+            Cell::Map(a, _) => *a,
             Cell::Cast(owned) => owned.array.as_ref(),
         })
     }
@@ -343,6 +353,10 @@ impl<'a> Cell<'a> {
                 put_record_text(cells, row, out);
                 Ok(())
             }
+            Cell::Map(a, cells) => {
+                put_map_text(a, cells, row, out);
+                Ok(())
+            }
             Cell::Cast(owned) => {
                 owned.cell().text(row, out);
                 Ok(())
@@ -401,6 +415,7 @@ impl<'a> Cell<'a> {
                     cell.put(row, true, out);
                 }
             }
+            Cell::Map(a, cells) => put_map_text(a, cells, row, out),
             Cell::Cast(owned) => owned.cell().binary(row, out),
         }
     }
@@ -545,6 +560,32 @@ fn put_record_text(cells: &[(Cell<'_>, Type)], row: usize, out: &mut BytesMut) {
         }
     }
     out.put_u8(b')');
+}
+
+fn put_map_text(maps: &MapArray, [keys, values]: &[Cell<'_>; 2], row: usize, out: &mut BytesMut) {
+    let part = |cell: &Cell<'_>, at: usize, out: &mut BytesMut| {
+        if cell.is_null(at) {
+            return out.put_slice(b"NULL");
+        }
+        let mut text = BytesMut::new();
+        cell.text(at, &mut text);
+        if array::is_quoted(&text) || text.contains(&b':') {
+            put_quoted(&text, b"\\", out);
+        } else {
+            out.put_slice(&text);
+        }
+    };
+    let (from, to) = (maps.value_offsets()[row], maps.value_offsets()[row + 1]);
+    out.put_u8(b'{');
+    for at in from as usize..to as usize {
+        if at > from as usize {
+            out.put_u8(b',');
+        }
+        part(keys, at, out);
+        out.put_u8(b':');
+        part(values, at, out);
+    }
+    out.put_u8(b'}');
 }
 
 /// In double quotes; quotes are escaped with `escape`, backslashes with a backslash.

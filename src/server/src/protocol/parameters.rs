@@ -59,6 +59,7 @@ fn of_text(text: &str, t: &Type) -> Result<Parameter> {
             )
             .into(),
         ),
+        Type::RECORD | Type::RECORD_ARRAY => string(text),
         ref t if let Some(element) = types::element_of(t) => {
             let array = ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(
                 Box::new(data_type(&element)),
@@ -147,6 +148,10 @@ fn text_of_binary(bytes: &[u8], t: &Type) -> Result<String> {
                 micros.saturating_mul(1000),
             );
             print(arrow::array::IntervalMonthDayNanoArray::from(vec![v]))?
+        }
+        Type::RECORD | Type::RECORD_ARRAY => {
+            let message = "rows as parameters in binary format are not supported";
+            return Err(Error::unsupported(message).with_hint("Send them in text format."));
         }
         ref t if let Some(element) = types::element_of(t) => array_text(bytes, &element)?,
         _ => std::str::from_utf8(bytes)

@@ -12,6 +12,7 @@
 //! and the length of the text in four bytes.
 
 use super::super::definition::external;
+use super::super::maps::maps_as_text;
 use super::super::{chars, json, keyed, numeric};
 use super::texts::{lists_as_text, records_as_text};
 use arrow::array::*;
@@ -19,6 +20,7 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::*;
 use datafusion_common::{Result, exec_err};
 use std::sync::Arc;
+use tidemark_changelog::maps::entries_of;
 use tidemark_common::Error;
 use tidemark_values::moment::Zone;
 
@@ -112,7 +114,7 @@ pub(in super::super) fn row_keys(rows: &StructArray) -> Result<BinaryArray> {
 pub(in super::super) fn has_key(data_type: &DataType) -> bool {
     match data_type {
         DataType::Struct(fields) => fields.iter().all(|field| has_key(field.data_type())),
-        DataType::List(element) => has_key(element.data_type()),
+        DataType::List(element) | DataType::Map(element, _) => has_key(element.data_type()),
         DataType::Interval(unit) => *unit == IntervalUnit::MonthDayNano,
         DataType::Timestamp(unit, _) | DataType::Time64(unit) => *unit == TimeUnit::Microsecond,
         DataType::Null | DataType::Boolean => true,
@@ -204,18 +206,24 @@ fn element_keys(values: &ArrayRef) -> Result<BinaryArray> {
         DataType::Binary => open(values.as_binary::<i32>().iter()),
         DataType::List(_) => sort_keys(values.as_list())?,
         DataType::Struct(_) => row_keys(values.as_struct())?,
+        DataType::Map(..) => sort_keys(&entries_of(values.as_map()))?,
         other => return exec_err!("arrays of {other} have no key"),
     })
 }
 
-/// Arrays or rows in byte form, which sorts as they do.
+/// Arrays, rows or maps in byte form, which sorts as they do.
 pub(in super::super) fn bytes_of(values: &ArrayRef) -> Result<ArrayRef> {
-    let (keys, texts) = match values.as_struct_opt() {
-        Some(records) => {
+    let (keys, texts) = match values.data_type() {
+        DataType::Map(..) => {
+            let texts = maps_as_text(values.as_map(), &Zone::UTC)?;
+            (element_keys(values)?, texts.as_string::<i32>().clone())
+        }
+        DataType::Struct(_) => {
+            let records = values.as_struct();
             let texts = records_as_text(records, &Zone::UTC)?;
             (row_keys(records)?, texts.as_string::<i32>().clone())
         }
-        None => {
+        _ => {
             let lists = values.as_list();
             (sort_keys(lists)?, lists_as_text(lists, &Zone::UTC)?)
         }

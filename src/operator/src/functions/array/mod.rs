@@ -34,7 +34,7 @@ use std::sync::Arc;
 use tidemark_common::SqlState;
 
 pub(super) use compare::{bytes_of, has_key, of_bytes, row_keys, sort_keys};
-pub(super) use texts::{lists_as_text, lists_of_text, records_as_text};
+pub(super) use texts::{element_texts, lists_as_text, lists_of_text, records_as_text};
 
 /// Elements of the arrays that are computed together; PostgreSQL's limit of one array.
 const ELEMENTS_MAX: usize = 134_217_727;

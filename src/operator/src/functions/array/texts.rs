@@ -46,7 +46,7 @@ pub(super) fn definitions() -> Vec<Definition> {
 }
 
 /// Elements as an array's text shows them: a boolean is `t` or `f`, a `char(n)` keeps its blanks.
-fn element_texts(values: &ArrayRef, zone: &Zone) -> Result<StringArray> {
+pub(in super::super) fn element_texts(values: &ArrayRef, zone: &Zone) -> Result<StringArray> {
     if let Some(truths) = values.as_boolean_opt() {
         let letter = |t: Option<bool>| t.map(|t| if t { "t" } else { "f" });
         return Ok(truths.iter().map(letter).collect());

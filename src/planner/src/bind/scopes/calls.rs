@@ -96,6 +96,10 @@ impl Scopes<'_> {
             let Some((_, columns)) = scope.tables.iter().find(|(table, _)| *table == name) else {
                 continue;
             };
+            // What a function gives is a value by itself.
+            if scope.values.contains(&name) {
+                return None;
+            }
             let pairs = columns.as_ref()?.iter().flat_map(|column| {
                 let key = Value::SingleQuotedString(column.name.clone());
                 let value = vec![ident.clone(), quoted(&column.name)];

@@ -94,21 +94,47 @@ impl Scopes<'_> {
                 args.push(arg);
                 continue;
             };
-            let table = name.0.last().and_then(|part| part.as_ident());
-            let table = table.cloned().map(fold).unwrap_or_default();
             let unnamed = |e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e));
-            match self.table_of(&table) {
-                Some((_, Some(columns))) if is_row => {
-                    let name = self.other_name(&table).unwrap_or_else(|| quoted(&table));
-                    let columns = columns.iter().map(|c| unnamed(column_of(&name, c)));
-                    args.extend(columns);
-                }
-                _ => args.push(unnamed(self.whole_row(&table)?.ok_or_else(unknown)?)),
+            match self.columns_named(name) {
+                Some(columns) if is_row => args.extend(columns.into_iter().map(unnamed)),
+                _ => args.push(unnamed(self.row_named(name)?)),
             }
         }
         list.args = args;
         Ok(())
     }
+
+    /// The same among the parts of `(t.*, x)`.
+    pub(super) fn row_parts(&self, parts: &mut Vec<Expr>) -> Result<()> {
+        for part in std::mem::take(parts) {
+            match &part {
+                Expr::QualifiedWildcard(name, _) => {
+                    parts.extend(self.columns_named(name).ok_or_else(unknown)?);
+                }
+                _ => parts.push(part),
+            }
+        }
+        Ok(())
+    }
+
+    /// The row that `t.*` is as a value.
+    ///
+    /// Errors: `0A000` where the columns of the table are not known.
+    pub(super) fn row_named(&self, name: &ast::ObjectName) -> Result<Expr> {
+        self.whole_row(&table_named(name))?.ok_or_else(unknown)
+    }
+
+    fn columns_named(&self, name: &ast::ObjectName) -> Option<Vec<Expr>> {
+        let table = table_named(name);
+        let columns = self.table_of(&table)?.1?;
+        let name = self.other_name(&table).unwrap_or_else(|| quoted(&table));
+        Some(columns.iter().map(|c| column_of(&name, c)).collect())
+    }
+}
+
+fn table_named(name: &ast::ObjectName) -> String {
+    let table = name.0.last().and_then(|part| part.as_ident());
+    table.cloned().map(fold).unwrap_or_default()
 }
 
 fn unknown() -> Error {
