@@ -72,7 +72,7 @@ impl Now<'_> {
                 known.find(|r| schema.is_none_or(|s| *s == r.schema_name) && r.name == name.name)?
             }
         };
-        Some((relation, name.name))
+        Some((relation, name.name.clone()))
     }
 
     /// What has to stand in the place of a relation's name; nothing where it can stay.
