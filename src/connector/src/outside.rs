@@ -58,7 +58,8 @@ impl Outside {
     /// The connector of a source.
     pub fn source(&self, relation: &Relation) -> Result<Arc<dyn SourceConnector>> {
         let spec = self.spec(relation)?;
-        self.connectors.source(&spec, &relation.columns)
+        self.connectors
+            .source(&spec, &relation.columns_of_records())
     }
 
     /// The writer of a sink of this cluster.

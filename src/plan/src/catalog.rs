@@ -261,6 +261,20 @@ impl Relation {
         ))
     }
 
+    /// The columns as the connector is told of them. A generator of known fields has not those that
+    /// are computed: in their places stands another one, which nobody reads there.
+    pub fn columns_of_records(&self) -> Vec<Column> {
+        let connector = self.connector.as_ref().map(|c| c.connector.as_str());
+        if connector != Some("nexmark") {
+            return self.columns.clone();
+        }
+        let read = |at: usize| self.generated(at).is_none();
+        let first = (0..self.columns.len()).find(|at| read(*at)).unwrap_or(0);
+        let shown = |at: usize| if read(at) { at } else { first };
+        let all = (0..self.columns.len()).map(|at| self.columns[shown(at)].clone());
+        all.collect()
+    }
+
     /// How a column is computed, if it is.
     pub fn generated(&self, column: usize) -> Option<&Generated> {
         self.generated.iter().find(|g| g.column == column)

@@ -90,6 +90,11 @@ impl Planner {
         })
     }
 
+    /// Whether a function of this name is built in.
+    pub fn is_built_in(&self, name: &str) -> bool {
+        self.registry.knows(name)
+    }
+
     /// The body as a query over a row of parameters.
     fn bound_body(&self, create: &CreateFunction, returns: &Returns) -> Result<Bound> {
         let one = |body: &Query| match body.body.as_ref() {

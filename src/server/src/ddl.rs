@@ -787,7 +787,7 @@ async fn check_connector(relation: &Relation, vault: Arc<Vault>) -> Result<()> {
     let Some(spec) = spec.filter(|spec| spec.connector != INTO_TABLE) else {
         return Ok(());
     };
-    let (kind, columns) = (relation.kind, relation.columns.clone());
+    let (kind, columns) = (relation.kind, relation.columns_of_records());
     let check = tokio::task::spawn_blocking(move || {
         let spec = vault.revealed(&spec)?;
         match kind {

@@ -16,7 +16,7 @@ use crate::settings::Settings;
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, FunctionArguments, ObjectName, Query, ValueWithSpan, Visit, Visitor,
+    self, Expr, FunctionArguments, ObjectName, Query, TableFactor, ValueWithSpan, Visit, Visitor,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -217,6 +217,16 @@ impl Visitor for Reader<'_> {
 
     fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
         go_on(self.relation(name).is_some())
+    }
+
+    // What a function of a statement reads is not named here.
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        let TableFactor::Function { name, .. } = factor else {
+            return ControlFlow::Continue(());
+        };
+        let last = name.0.last().and_then(|part| part.as_ident()).map(fold);
+        let mut all = self.catalog.relations.values();
+        go_on(!all.any(|r| r.kind == RelationKind::Function && Some(&r.name) == last.as_ref()))
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {

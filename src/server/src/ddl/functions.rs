@@ -133,7 +133,16 @@ impl Session {
         name: &FunctionName,
         comment: Option<String>,
     ) -> Result<Outcome> {
-        let function = self.function(&self.catalog(), name)?;
+        let catalog = self.catalog();
+        let path = self.asker.settings.search_path();
+        let planner = self.server.commons.sql.planner(catalog.clone(), &path);
+        if planner.is_built_in(&name.name.name) {
+            self.notice(Notice::new(
+                "comments on built-in functions are accepted and not kept",
+            ));
+            return done("COMMENT");
+        }
+        let function = self.function(&catalog, name)?;
         self.require_ownership(&function)?;
         let change = CatalogChange::Comment {
             relation: function.id,

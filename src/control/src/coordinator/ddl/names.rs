@@ -1,5 +1,5 @@
-//! Names are unique: those of relations in their schema, those of functions in it for each number of
-//! parameters.
+//! Names are unique: those of relations in their schema, those of functions in it for each number
+//! of parameters.
 
 use super::Proposed;
 use std::collections::{BTreeMap, BTreeSet};
