@@ -5,7 +5,8 @@
 //! make to the relation of the row with the greatest version per key: -old, +new. Within a batch
 //! the writes of one key count as one: what was before the batch against what is after it; an
 //! identical overwrite changes nothing. With `ON CONFLICT IGNORE`, which takes no deletions, the
-//! row with the least version stays.
+//! row with the least version stays. With `ON CONFLICT DO UPDATE IF NOT NULL`, which takes
+//! none either, every column goes by versions of its own ([`merge`]).
 //!
 //! **Order.** A version is (largest time of a record of the split so far, split); a write replaces
 //! what is there unless its version is lower. Versions of one split never go down and its rows
@@ -27,6 +28,8 @@
 //! and deletions. A key that is gone stays in the index until the next seal has told of it. Cost
 //! per batch: one look-up of its keys, one comparison of versions a row, one comparison and one
 //! gather of the rows that were there.
+
+mod merge;
 
 use crate::{Barrier, Operator, Out};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Decimal128Array, RecordBatch, UInt32Array};
@@ -94,6 +97,8 @@ struct UpsertTable {
     schema: SchemaRef,
     key: Vec<usize>,
     others: Vec<usize>,
+    /// Whether each of the others has a version of its own, behind them all among the values.
+    stamped: bool,
     spec: TableSpec,
     index: KeyIndex,
     values: SlotColumns,
@@ -127,7 +132,7 @@ impl Upsert {
     /// key's columns, by position.
     pub fn new(schema: SchemaRef, key: Vec<usize>, conflict: Conflict, table: u32) -> Upsert {
         Upsert {
-            table: UpsertTable::new(schema, key, table),
+            table: UpsertTable::new(schema, key, conflict, table),
             conflict,
         }
     }
@@ -152,7 +157,7 @@ impl Operator for Upsert {
 }
 
 impl UpsertTable {
-    fn new(schema: SchemaRef, key: Vec<usize>, table: u32) -> UpsertTable {
+    fn new(schema: SchemaRef, key: Vec<usize>, conflict: Conflict, table: u32) -> UpsertTable {
         let others: Vec<usize> = (0..schema.fields().len())
             .filter(|c| !key.contains(c))
             .collect();
@@ -162,8 +167,12 @@ impl UpsertTable {
                 .map(|c| schema.field(*c).data_type().clone())
                 .collect::<Vec<DataType>>()
         };
+        let stamps = match conflict {
+            Conflict::Merge => merge::stamps(&schema, &others),
+            _ => Vec::new(),
+        };
         let stored = key.iter().chain(&others).map(|c| schema.field(*c).clone());
-        let stored = stored.chain([
+        let stored = stored.chain(stamps.iter().cloned()).chain([
             Field::new("_version", VERSION_TYPE, false),
             Field::new("_gone", DataType::Boolean, false),
         ]);
@@ -175,15 +184,15 @@ impl UpsertTable {
             )),
             key_columns: key.len(),
         };
-        let (index, values) = (
-            KeyIndex::new(&types(&key)),
-            SlotColumns::new(&types(&others)),
-        );
+        let mut kept = types(&others);
+        kept.extend(stamps.iter().map(|stamp| stamp.data_type().clone()));
+        let (index, values) = (KeyIndex::new(&types(&key)), SlotColumns::new(&kept));
         let (versions, gone) = (Versions::default(), BinaryHeap::new());
         UpsertTable {
             schema,
             key,
             others,
+            stamped: !stamps.is_empty(),
             spec,
             index,
             values,
@@ -212,6 +221,9 @@ impl UpsertTable {
 
     /// Plays the writes of a batch, and returns the changes that they make.
     fn write(&mut self, batch: &ChangeBatch, conflict: Conflict) -> Option<ChangeBatch> {
+        if conflict == Conflict::Merge {
+            return self.merge(batch);
+        }
         let columns = self.schema.fields().len();
         let versions = batch
             .column(columns)
@@ -465,7 +477,14 @@ impl StateTable for UpsertTable {
         for (i, column) in self.key.iter().chain(&self.others).enumerate() {
             columns[*column] = Some(rows.column(i).clone());
         }
-        let width = columns.len();
+        let stamps = match self.stamped {
+            true => self.others.len(),
+            false => 0,
+        };
+        let stamps: Vec<ArrayRef> = (0..stamps)
+            .map(|i| rows.column(columns.len() + i).clone())
+            .collect();
+        let width = columns.len() + stamps.len();
         let (versions, gone) = (
             rows.column(width).as_primitive::<Decimal128Type>(),
             rows.column(width + 1).as_boolean(),
@@ -494,8 +513,9 @@ impl StateTable for UpsertTable {
                 stored_rows.push(row as u32);
             }
         }
-        self.values
-            .write_selected(&pick(rows.columns(), &self.others), &stored_rows, &stored);
+        let mut values = pick(rows.columns(), &self.others);
+        values.extend(stamps);
+        self.values.write_selected(&values, &stored_rows, &stored);
     }
 
     fn keeps_newest(&self) -> bool {

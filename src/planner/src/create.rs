@@ -276,19 +276,19 @@ impl Planner {
             )
             .with_hint("Read the topic with FORMAT PLAIN, or leave ON CONFLICT out."));
         }
-        if relation.conflict == Conflict::Merge {
-            let message = "ON CONFLICT DO UPDATE IF NOT NULL is not supported for a table over a \
-                           connector";
-            return Err(Error::unsupported(message)
-                .at(position)
-                .with_detail(
-                    "Which value of a column was the last one would depend on the order in which \
-                     partitions are read.",
-                )
-                .with_hint(
-                    "Let a sink of type append-only write the records INTO a table without a \
-                     connector.",
-                ));
+        if relation.conflict == Conflict::Merge && (keyed || !generated.is_empty()) {
+            let (what, why) = match keyed {
+                true => (
+                    "records that also delete cannot be read with",
+                    "What a deletion leaves of a row that comes in parts is not kept.",
+                ),
+                false => (
+                    "generated columns are not supported with",
+                    "They would be computed of parts of rows.",
+                ),
+            };
+            let message = format!("{what} ON CONFLICT DO UPDATE IF NOT NULL");
+            return Err(Error::unsupported(message).at(position).with_detail(why));
         }
         // A key makes a table of what would be appended only: rows with the same key replace each
         // other.

@@ -388,3 +388,96 @@ fn the_order_of_arrival_makes_no_difference_over_seals_and_restores() {
         random(Conflict::Ignore, seed);
     }
 }
+
+#[test]
+fn parts_of_rows_are_put_together() {
+    let mut o = operator(Conflict::Merge);
+    assert_eq!(
+        step(&mut o, "+ 1 a 5@0\n+ 2 - 5@0\n+ 1 - 6@0"),
+        ["+1 1 a", "+1 2 -"]
+    );
+    assert_eq!(step(&mut o, "+ 1 - 9@0\n+ 2 - 9@1"), [""; 0]);
+    // Later than what is there, though not than the row; and earlier.
+    assert_eq!(
+        step(&mut o, "+ 1 b 7@1\n+ 2 c 1@0"),
+        ["-1 1 a", "-1 2 -", "+1 1 b", "+1 2 c"]
+    );
+    assert_eq!(
+        step(&mut o, "+ 1 old 6@1\n+ 2 older 0@0\n+ 1 b 8@0"),
+        [""; 0]
+    );
+    assert_eq!(step(&mut o, "+ 1 e 7@2"), [""; 0]);
+    assert_eq!(step(&mut o, "+ 1 f 8@0"), ["-1 1 b", "+1 1 f"]);
+}
+
+/// Whatever the order of arrival between splits, and with a restore in between, the sum of the
+/// changes is what the newest value of the column says.
+#[test]
+fn parts_come_in_any_order() {
+    for seed in 0..200_u64 {
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        let mut splits: [Vec<String>; 3] = Default::default();
+        let mut newest: BTreeMap<u64, Option<(i128, String)>> = BTreeMap::new();
+        for (split, lines) in splits.iter_mut().enumerate() {
+            let mut time = 0;
+            for n in 0..12 {
+                time += next(3);
+                let (key, value) = (next(4), format!("{split}{n}"));
+                let value = (next(3) > 0).then_some(value);
+                let known = newest.entry(key).or_default();
+                let stamp = version(time as i64, split as u32);
+                if let Some(value) = &value
+                    && known.as_ref().is_none_or(|(before, _)| stamp >= *before)
+                {
+                    *known = Some((stamp, value.clone()));
+                }
+                let value = value.unwrap_or_else(|| "-".into());
+                lines.push(format!("+ {key} {value} {time}@{split}"));
+            }
+            lines.reverse();
+        }
+        let mut o = operator(Conflict::Merge);
+        let mut sum: BTreeMap<String, i64> = BTreeMap::new();
+        while splits.iter().any(|lines| !lines.is_empty()) {
+            let mut batch = Vec::new();
+            for _ in 0..=next(6) {
+                batch.extend(splits[next(3) as usize].pop());
+            }
+            for change in step(&mut o, &batch.join("\n")) {
+                let (weight, row) = change.split_once(' ').unwrap();
+                *sum.entry(row.into()).or_default() += weight.parse::<i64>().unwrap();
+            }
+            if next(4) == 0 {
+                o = restored(&mut o, Conflict::Merge);
+            }
+        }
+        sum.retain(|_, weight| *weight != 0);
+        let wanted = newest.into_iter().map(|(key, value)| {
+            let value = value.map_or("-".into(), |(_, value)| value);
+            (format!("{key} {value}"), 1)
+        });
+        assert_eq!(sum, wanted.collect(), "seed {seed}");
+    }
+}
+
+/// Another one that has what this one has sealed.
+fn restored(o: &mut Upsert, conflict: Conflict) -> Upsert {
+    let mut all = Vec::new();
+    for id in 0..o.table.state.len() as u32 {
+        if o.table.state[id as usize] == STORED && !o.table.is_dirty[id as usize] {
+            o.table.mark(id);
+        }
+    }
+    o.table.seal_pieces(&mut |piece| all.extend(piece));
+    let mut other = operator(conflict);
+    for delta in all {
+        other.table.restore(&delta.upserts);
+    }
+    other
+}
