@@ -18,6 +18,7 @@ mod coerce;
 mod create;
 mod defaults;
 mod error;
+mod excluded;
 mod explain;
 mod fold;
 mod generators;
@@ -55,6 +56,7 @@ pub use bind::{UNNAMED, check_collation, output_names};
 pub use coerce::{Decorrelated, KeyOf, SessionZone, rewrite_up, type_of};
 pub use datafusion_sql::sqlparser;
 pub use error::{from_datafusion, from_planning};
+pub use excluded::excluded;
 pub use limits::check as check_limits;
 pub use lower::to_expr;
 pub use optimise::{ad_hoc_rules, may_fail};
@@ -68,9 +70,10 @@ pub use types::{
 };
 
 /// The function that stands for a mark of ours in a query's text, by its name: of a join by time,
-/// of a changelog.
+/// of a changelog, of what a window's frame excludes.
 pub fn mark(name: &str) -> Option<Arc<ScalarUDF>> {
-    timed::mark(name).or_else(|| changelog::mark(name))
+    let by_time = timed::mark(name).or_else(|| changelog::mark(name));
+    by_time.or_else(|| excluded::mark(name))
 }
 
 /// Takes our marks out of a bound query that is only read.

@@ -5,6 +5,7 @@
 //! never be skipped, because every arm is explicit.
 
 mod aggregate;
+mod ahead;
 mod changelog;
 mod collect;
 mod columns;
