@@ -26,6 +26,7 @@ pub mod join;
 #[cfg(test)]
 mod measure;
 pub mod ordered;
+pub mod pieces;
 pub mod project;
 pub mod recursive;
 pub mod report;

@@ -115,6 +115,17 @@ pub enum WindowFunction {
     NthValue(i64),
     /// An aggregate of the frame's rows.
     Aggregate(AggregateFunction),
+    /// The arguments of the frame's rows, as a list; NULL without rows.
+    Array,
+    /// `Ntile` of as many parts as the argument says at the first row where it is not NULL; rows
+    /// before that have none.
+    NtileBy,
+    /// The first argument at the row that is as many before as the second says at this row.
+    LagBy,
+    /// The first argument at the row that is as many behind as the second says at this row.
+    LeadBy,
+    /// The first argument at the frame's row of the number, from 1, that the second has here.
+    NthValueBy,
 }
 
 /// The rows around a row, both bounds included.
@@ -126,6 +137,34 @@ pub struct Frame {
     pub start: FrameBound,
     /// The last row.
     pub end: FrameBound,
+    /// Rows between them that do not belong to it.
+    #[serde(default, skip_serializing_if = "Excluded::is_nothing")]
+    pub excluded: Excluded,
+    /// With an end that is a value: how far behind the sort key, a moment, it lies, in
+    /// microseconds, where that is the same for all rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead_micros: Option<i64>,
+}
+
+/// Rows that a frame leaves out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Serialize, Deserialize)]
+pub enum Excluded {
+    /// None.
+    #[default]
+    Nothing,
+    /// The current row.
+    CurrentRow,
+    /// The current row and its peers.
+    Group,
+    /// Its peers without itself.
+    Ties,
+}
+
+impl Excluded {
+    /// Whether it is `Nothing`.
+    pub fn is_nothing(&self) -> bool {
+        *self == Excluded::Nothing
+    }
 }
 
 /// What the offsets of a frame count. With `Range` there are none but 0, the row's peers: it goes
@@ -146,7 +185,7 @@ pub enum FrameBound {
     /// So many rows, or groups of peers, behind the current one (before it, if negative).
     Offset(i64),
     /// The first row whose sort key is not before the value of this column, or the last that is
-    /// not behind it. There is one sort key.
+    /// not behind it. There is one sort key, the last: those before it order as it does.
     Value(usize),
 }
 

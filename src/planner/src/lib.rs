@@ -19,6 +19,7 @@ mod create;
 mod defaults;
 mod define;
 mod error;
+mod excluded;
 mod explain;
 mod fold;
 pub mod functions;
@@ -59,6 +60,7 @@ pub use bind::{UNNAMED, check_collation, output_names};
 pub use coerce::{Decorrelated, KeyOf, SessionZone, rewrite_up, type_of};
 pub use datafusion_sql::sqlparser;
 pub use error::{from_datafusion, from_planning};
+pub use excluded::excluded;
 pub use limits::check as check_limits;
 pub use lower::to_expr;
 pub use optimise::{ad_hoc_rules, may_fail};
@@ -72,10 +74,12 @@ pub use types::{
 };
 
 /// The function that stands for a mark of ours in a query's text, by its name: of a join by time,
-/// of a changelog, of an argument of a function that a statement made.
+/// of a changelog, of what a window's frame excludes, of an argument of a function that a statement
+/// made.
 pub fn mark(name: &str) -> Option<Arc<ScalarUDF>> {
-    let of_relation = timed::mark(name).or_else(|| changelog::mark(name));
-    of_relation.or_else(|| signatures::argument(name))
+    let by_time = timed::mark(name).or_else(|| changelog::mark(name));
+    let of_window = by_time.or_else(|| excluded::mark(name));
+    of_window.or_else(|| signatures::argument(name))
 }
 
 /// Takes our marks out of a bound query that is only read.

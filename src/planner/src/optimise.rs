@@ -41,7 +41,7 @@ use crate::bind::{Registry, table_key};
 use crate::coerce::{Context, Decorrelated, SessionZone, Stop, analyzer_rules, embedded_in};
 use crate::error::external;
 use crate::fold::fold_plan;
-use crate::lower::temporal;
+use crate::lower::{clocked, temporal};
 use arrow_schema::DataType;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{
@@ -601,12 +601,13 @@ pub(crate) fn refuse(plan: &LogicalPlan) -> Result<()> {
         };
         node.apply_expressions(|e| {
             if filters {
-                temporal::check(e).map_err(external)?;
+                clocked::check(e).map_err(external)?;
             }
             e.apply(|e| {
                 if let Expr::ScalarFunction(call) = e
                     && call.func.signature().volatility != Volatility::Immutable
                     && !(filters && temporal::reads_clock(e))
+                    && crate::excluded::marked(e).is_none()
                 {
                     return Err(external(volatile(call.func.name())));
                 }

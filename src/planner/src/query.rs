@@ -218,6 +218,7 @@ impl Planner {
         let plan = refuse(&plan)
             .and_then(|()| optimise(plan, &self.registry))
             .map_err(|e| to_error(e, positions))?;
+        builder.emits_on_close = emits_on_close;
         let mut stream = builder.lower(&plan)?;
         if emits_on_close {
             stream = builder.emit_on_close(stream)?;

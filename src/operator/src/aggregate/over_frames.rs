@@ -1,8 +1,9 @@
 //! Aggregates of ranges of rows, for window functions: the accumulators of groups, with a group for
-//! each range or with one whose rows come and go.
+//! each frame or with one whose rows come and go.
 
 use super::accumulator::{Accumulator, accumulator};
 use super::lane::{Input, Selected};
+use crate::pieces::{difference, rows as rows_of};
 use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat, take};
@@ -11,17 +12,18 @@ use tidemark_common::{Error, Result};
 use tidemark_plan::AggregateCall;
 use tidemark_state::chunked::Chunked;
 
-/// Rows of all ranges, per row that there is, up to which each range is summed by itself.
+/// Rows of all frames, per row that there is, up to which each frame is summed by itself.
 const REPEATED_MAX: usize = 8;
 
-/// The call's result for each of some ranges of rows. `values` is its argument, one value per row,
-/// and `filter` says which rows count; of NULLs none does.
-pub(crate) fn over_frames(
+/// The call's result for each of some frames, which are ranges of rows that do not overlap.
+/// `values` is its argument, one value per row, and `filter` says which rows count; of NULLs none
+/// does.
+pub(crate) fn over_frames<F: AsRef<[Range<usize>]>>(
     call: &AggregateCall,
     values: Option<&ArrayRef>,
     filter: Option<BooleanBuffer>,
     rows: usize,
-    frames: &[Range<usize>],
+    frames: &[F],
 ) -> Result<ArrayRef> {
     let valid = values
         .and_then(|v| v.logical_nulls())
@@ -30,7 +32,8 @@ pub(crate) fn over_frames(
         (Some(a), Some(b)) => Some(&a & &b),
         (a, b) => a.or(b),
     };
-    let total: usize = frames.iter().map(Range::len).sum();
+    let ranges = frames.iter().flat_map(|frame| frame.as_ref());
+    let total: usize = ranges.map(Range::len).sum();
     let over = Over {
         call,
         values,
@@ -55,14 +58,14 @@ impl Over<'_> {
         accumulator(self.call, argument, append_only)
     }
 
-    /// A group for each range, its rows side by side.
-    fn each(&self, frames: &[Range<usize>], total: usize) -> Result<ArrayRef> {
+    /// A group for each frame, its rows side by side.
+    fn each<F: AsRef<[Range<usize>]>>(&self, frames: &[F], total: usize) -> Result<ArrayRef> {
         let mut groups = Vec::with_capacity(total);
         let mut rows = Vec::with_capacity(total);
         let mut counts = Chunked::new();
         counts.grow(frames.len());
         for (group, frame) in frames.iter().enumerate() {
-            for row in frame.clone() {
+            for row in rows_of(frame.as_ref()) {
                 if self.counted.as_ref().is_none_or(|c| c.value(row)) {
                     groups.push(group as u32);
                     rows.push(row as u32);
@@ -86,21 +89,24 @@ impl Over<'_> {
         accumulator.output(&all, &counts)
     }
 
-    /// One group, from which rows go and to which others come from one range to the next.
-    fn moving(&self, frames: &[Range<usize>]) -> Result<ArrayRef> {
-        let only_grow = frames.is_sorted_by(|a, b| a.start >= b.start && a.end <= b.end);
+    /// One group, from which rows go and to which others come from one frame to the next.
+    fn moving<F: AsRef<[Range<usize>]>>(&self, frames: &[F]) -> Result<ArrayRef> {
+        let only_grow = frames.windows(2).all(|two| {
+            let mut changed = difference(two[0].as_ref(), two[1].as_ref());
+            changed.all(|(_, weight)| weight > 0)
+        });
         let mut accumulator = self.accumulator(only_grow)?;
         let mut counts = Chunked::new();
         accumulator.grow(1);
         counts.grow(1);
         let mut outputs: Vec<ArrayRef> = Vec::with_capacity(frames.len());
-        let mut at = 0..0;
+        let mut at: &[Range<usize>] = &[];
         for frame in frames {
-            for (rows, weight) in difference(&at, frame) {
+            for (rows, weight) in difference(at, frame.as_ref()) {
                 self.add(accumulator.as_mut(), rows, weight, counts.get_mut(0))?;
             }
             outputs.push(accumulator.output(&[0], &counts)?);
-            at = frame.clone();
+            at = frame.as_ref();
         }
         let outputs: Vec<&dyn Array> = outputs.iter().map(|o| o.as_ref()).collect();
         concat(&outputs).map_err(|e| Error::internal(e.to_string()))
@@ -131,18 +137,4 @@ impl Over<'_> {
         };
         accumulator.update(&input, &values.slice(rows.start, rows.len()))
     }
-}
-
-/// What takes one range to another: which rows go, and which come.
-fn difference(from: &Range<usize>, to: &Range<usize>) -> [(Range<usize>, i64); 4] {
-    let between = |a: usize, b: usize| a..b.max(a);
-    if from.end <= to.start || to.end <= from.start {
-        return [(from.clone(), -1), (to.clone(), 1), (0..0, 1), (0..0, 1)];
-    }
-    [
-        (between(from.start, to.start), -1),
-        (between(to.end, from.end), -1),
-        (between(to.start, from.start), 1),
-        (between(from.end, to.end), 1),
-    ]
 }

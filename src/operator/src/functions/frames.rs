@@ -15,6 +15,11 @@
 //!
 //! `range_moved(m, i)` is such a moment with an interval added; infinite ones stay where they are.
 //!
+//! `range_bytes(k)` is the key of a numeric as bytes that sort as it does, which state can hold;
+//! `range_bytes_moved(b, '-12')` are the bytes of a key that lies so far from it.
+//!
+//! `count_of(n, 'ntile')` is a number from 1 on, for a function of this name.
+//!
 //! `range_key_finite` and `range_moment_finite` refuse infinite values and NaN: for frames that do
 //! not hold the row itself, to which those are near however far the frame is.
 
@@ -26,7 +31,7 @@ use arrow::datatypes::*;
 use datafusion_common::{Result, exec_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
-use tidemark_common::Error;
+use tidemark_common::{Error, SqlState};
 use tidemark_values::moment::{
     DATE_INFINITY, DATE_MINUS_INFINITY, Interval, TIMESTAMP_INFINITY, TIMESTAMP_MINUS_INFINITY,
     interval_key,
@@ -93,6 +98,39 @@ pub(super) fn definitions() -> Vec<Definition> {
             },
             returns: |types| types[0].clone(),
             evaluate: range_moved,
+        },
+        Definition {
+            name: "range_bytes",
+            aliases: &[],
+            takes: |types| (*types == [NUMERIC_KEY]).then(|| types.to_vec()),
+            returns: |_| DataType::Binary,
+            evaluate: |args| {
+                let keys = column(args, 0)?;
+                let keys = keys.as_primitive::<Decimal256Type>().iter();
+                let bytes: BinaryArray = keys.map(|key| key.map(sorted_bytes)).collect();
+                result(args, Arc::new(bytes))
+            },
+        },
+        Definition {
+            name: "range_bytes_moved",
+            aliases: &[],
+            takes: |types| (*types == [DataType::Binary, DataType::Utf8]).then(|| types.to_vec()),
+            returns: |_| DataType::Binary,
+            evaluate: range_bytes_moved,
+        },
+        Definition {
+            name: "count_of",
+            aliases: &[],
+            takes: |types| match types {
+                [number, DataType::Utf8] if is_int(number) => {
+                    Some(vec![DataType::Int64, DataType::Utf8])
+                }
+                // Of which the window function is told not to be.
+                [_, DataType::Utf8] => Some(types.to_vec()),
+                _ => None,
+            },
+            returns: |types| types[0].clone(),
+            evaluate: count_of,
         },
         Definition {
             name: "range_moment_finite",
@@ -283,6 +321,54 @@ fn numeric_key(value: &Numeric) -> Option<i256> {
     Some(unscaled.wrapping_mul(power_of_ten(raised)))
 }
 
+/// The bytes of a number that sort as it does: the first has the sign turned round.
+fn sorted_bytes(key: i256) -> [u8; 32] {
+    let mut bytes = key.to_be_bytes();
+    bytes[0] ^= 0x80;
+    bytes
+}
+
+fn range_bytes_moved(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let keys = column(args, 0)?;
+    let offset = constant_text(args, 1).flatten().and_then(i256::from_string);
+    let Some(offset) = offset else {
+        return exec_err!("an offset that is no number");
+    };
+    let moved = |bytes: &[u8]| {
+        let mut bytes: [u8; 32] = bytes.try_into().ok()?;
+        bytes[0] ^= 0x80;
+        Some(sorted_bytes(
+            i256::from_be_bytes(bytes).wrapping_add(offset),
+        ))
+    };
+    let keys = keys.as_binary::<i32>().iter();
+    let bytes: BinaryArray = keys.map(|bytes| bytes.and_then(moved)).collect();
+    result(args, Arc::new(bytes))
+}
+
+fn count_of(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let numbers = column(args, 0)?;
+    if *numbers.data_type() != DataType::Int64 {
+        return exec_err!("a count that is no integer");
+    }
+    if numbers
+        .as_primitive::<Int64Type>()
+        .iter()
+        .flatten()
+        .any(|n| n < 1)
+    {
+        let function = constant_text(args, 1).flatten().unwrap_or("nth_value");
+        let state = SqlState(if function == "ntile" {
+            "22014"
+        } else {
+            "22016"
+        });
+        let message = format!("argument of {function} must be greater than zero");
+        return Err(failure(state, message));
+    }
+    result(args, numbers)
+}
+
 fn range_moment(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let values = column(args, 0)?;
     let near = |micros: Option<i64>| {
@@ -376,6 +462,8 @@ mod tests {
         assert_eq!(key("-2.5").unwrap() + key("2.5").unwrap(), i256::ZERO);
         assert_eq!(key("1e37"), None);
         assert_eq!(key("1e-38"), None);
+        let bytes: Vec<_> = keys.iter().map(|key| sorted_bytes(*key)).collect();
+        assert!(bytes.is_sorted());
         // An offset that is a number does not reach what is none.
         let largest = key("9999999999999999999999999999999999999").unwrap();
         assert!(largest + largest < key("Infinity").unwrap());

@@ -277,6 +277,16 @@ fn changing() -> Vec<Definition> {
     ]
 }
 
+/// Values as documents; moments in the zone that comes second.
+pub(super) fn to_jsonb(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let zone = super::moment::zone_of(args, 1)?;
+    values(args, |row| {
+        let mut builder = Builder::new();
+        put(&mut builder, &row.columns[0], row.row, &zone)?;
+        Ok(Some(builder.finish()))
+    })
+}
+
 fn making() -> Vec<Definition> {
     vec![
         Definition {
@@ -288,14 +298,7 @@ fn making() -> Vec<Definition> {
                 _ => None,
             },
             returns: |_| JSONB,
-            evaluate: |a| {
-                let zone = super::moment::zone_of(a, 1)?;
-                values(a, |row| {
-                    let mut builder = Builder::new();
-                    put(&mut builder, &row.columns[0], row.row, &zone)?;
-                    Ok(Some(builder.finish()))
-                })
-            },
+            evaluate: to_jsonb,
         },
         Definition {
             name: "jsonb_build_array",

@@ -2,12 +2,17 @@
 
 use super::partitions::{Partitions, internal};
 use crate::aggregate::{over_frames, pairs};
-use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, UInt32Array, make_comparator};
+use crate::pieces::{Pieces, pieces, rows as rows_of};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray, UInt32Array, make_comparator,
+};
+use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::compute::{cast, interleave, take};
+use arrow::datatypes::{DataType, Int64Type};
 use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
-use tidemark_common::{Error, Result};
+use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{
     AggregateCall, AggregateFunction, Frame, FrameBound, FrameUnits, Ranking, WindowCall,
     WindowFunction,
@@ -60,13 +65,19 @@ impl Reach {
         };
         match &call.function {
             WindowFunction::Ranking(ranking) => running(*ranking != Ranking::RowNumber),
-            WindowFunction::PercentRank | WindowFunction::CumeDist | WindowFunction::Ntile(_) => {
-                WHOLE
-            }
+            WindowFunction::PercentRank
+            | WindowFunction::CumeDist
+            | WindowFunction::Ntile(_)
+            | WindowFunction::NtileBy
+            | WindowFunction::LagBy
+            | WindowFunction::LeadBy => WHOLE,
             WindowFunction::Shifted(by) => Reach::of_rows(*by, *by),
+            // What a frame leaves out of its rows is told by these rows.
             WindowFunction::FirstValue
             | WindowFunction::LastValue
             | WindowFunction::NthValue(_)
+            | WindowFunction::NthValueBy
+            | WindowFunction::Array
             | WindowFunction::Aggregate(_) => match (call.frame.units, call.frame.start) {
                 (FrameUnits::Rows, _) => {
                     let start = match call.frame.start {
@@ -216,10 +227,16 @@ impl<'a> Sequence<'a> {
     }
 
     fn call(&self, call: &WindowCall) -> Result<ArrayRef> {
-        let value = || {
-            let column = call.args.first();
+        let argument = |at: usize| {
+            let column = call.args.get(at);
             let column = column.ok_or_else(|| Error::internal("a call without argument"))?;
             self.column(*column)
+        };
+        let value = || argument(0);
+        // Of each row.
+        let numbers = |at: usize| {
+            let numbers = cast(&argument(at)?, &DataType::Int64).map_err(internal)?;
+            Ok::<_, Error>(numbers.as_primitive::<Int64Type>().clone())
         };
         Ok(match &call.function {
             WindowFunction::Ranking(ranking) => self.ranks(*ranking),
@@ -232,21 +249,43 @@ impl<'a> Sequence<'a> {
                 let behind_peers = self.groups[self.group_of[row] + 1];
                 (behind_peers - start) as f64 / (end - start) as f64
             }),
-            WindowFunction::Ntile(parts) => self.parts(*parts),
+            WindowFunction::Ntile(parts) => self.parts(|rows| Some((rows.start, *parts))),
+            WindowFunction::NtileBy => {
+                let parts = numbers(0)?;
+                self.parts(|rows| {
+                    let first = rows.clone().find(|row| parts.is_valid(*row))?;
+                    Some((first, parts.value(first)))
+                })
+            }
             WindowFunction::Shifted(by) => {
                 let default = call.args.get(1).map(|c| self.column(*c)).transpose()?;
-                self.shifted(&value()?, default.as_ref(), *by)?
+                self.shifted(&value()?, default.as_ref(), |_| Some(*by))?
+            }
+            WindowFunction::LagBy | WindowFunction::LeadBy => {
+                let offsets = numbers(1)?;
+                let is_back = call.function == WindowFunction::LagBy;
+                self.shifted(&value()?, None, |row| {
+                    let by = offsets.is_valid(row).then(|| offsets.value(row))?;
+                    if is_back { by.checked_neg() } else { Some(by) }
+                })?
             }
             WindowFunction::FirstValue => {
-                self.values(&value()?, call.frame, |frame| Some(frame.start))?
+                self.values(&value()?, call.frame, |_, frame| rows_of(frame).next())?
             }
-            WindowFunction::LastValue => {
-                self.values(&value()?, call.frame, |frame| frame.end.checked_sub(1))?
-            }
-            WindowFunction::NthValue(n) => self.values(&value()?, call.frame, |frame| {
-                let nth = usize::try_from(*n).ok()?.checked_sub(1)?;
-                frame.start.checked_add(nth)
+            WindowFunction::LastValue => self.values(&value()?, call.frame, |_, frame| {
+                let last = frame.iter().rfind(|rows| !rows.is_empty())?;
+                last.end.checked_sub(1)
             })?,
+            WindowFunction::NthValue(n) => {
+                self.values(&value()?, call.frame, |_, frame| nth(frame, *n))?
+            }
+            WindowFunction::NthValueBy => {
+                let places = numbers(1)?;
+                self.values(&value()?, call.frame, |row, frame| {
+                    nth(frame, places.is_valid(row).then(|| places.value(row))?)
+                })?
+            }
+            WindowFunction::Array => self.lists(call, &value()?)?,
             WindowFunction::Aggregate(function) => self.aggregate(call, *function)?,
         })
     }
@@ -265,24 +304,32 @@ impl<'a> Sequence<'a> {
         Arc::new(Float64Array::from_iter_values((0..self.len()).map(number)))
     }
 
-    /// The first parts have a row more, where the rows cannot be divided equally.
-    fn parts(&self, parts: i64) -> ArrayRef {
-        let parts = parts.max(1);
+    /// Parts of the rows from one on, as many as are told of each partition's; the first of them
+    /// have a row more, where all rows of the partition cannot be divided equally.
+    fn parts(&self, parts: impl Fn(&Range<usize>) -> Option<(usize, i64)>) -> ArrayRef {
+        let of_slice = self.slices.iter().map(|slice| parts(&slice.rows));
+        let of_slice: Vec<_> = of_slice.collect();
         let part = |row: usize| {
-            let Range { start, end } = self.slice(row).rows;
-            let (row, rows) = ((row - start) as i64, (end - start) as i64);
+            let (first, parts) = of_slice[self.slice_of[row]]?;
+            let rows = self.slice(row).rows.len() as i64;
+            let (row, parts) = (row.checked_sub(first)? as i64, parts.max(1));
             let (least, longer) = (rows / parts, rows % parts);
-            1 + match row < longer * (least + 1) {
-                true => row / (least + 1),
-                false => longer + (row - longer * (least + 1)) / least.max(1),
-            }
+            Some(match row < longer * (least + 1) {
+                true => 1 + row / (least + 1),
+                false => 1 + longer + (row - longer * (least + 1)) / least.max(1),
+            })
         };
-        Arc::new(Int64Array::from_iter_values((0..self.len()).map(part)))
+        Arc::new(Int64Array::from_iter((0..self.len()).map(part)))
     }
 
-    fn shifted(&self, values: &ArrayRef, default: Option<&ArrayRef>, by: i64) -> Result<ArrayRef> {
+    fn shifted(
+        &self,
+        values: &ArrayRef,
+        default: Option<&ArrayRef>,
+        by: impl Fn(usize) -> Option<i64>,
+    ) -> Result<ArrayRef> {
         let there = |row: usize| {
-            let at = i64::try_from(row).ok()?.checked_add(by)?;
+            let at = i64::try_from(row).ok()?.checked_add(by(row)?)?;
             let at = usize::try_from(at).ok();
             at.filter(|at| self.slice(row).rows.contains(at))
         };
@@ -296,27 +343,54 @@ impl<'a> Sequence<'a> {
         interleave(&[values.as_ref(), default.as_ref()], &places).map_err(internal)
     }
 
-    /// The value at a row of each frame.
+    /// The value at a row of each row's frame.
     fn values(
         &self,
         values: &ArrayRef,
         frame: Frame,
-        at: impl Fn(&Range<usize>) -> Option<usize>,
+        at: impl Fn(usize, &Pieces) -> Option<usize>,
     ) -> Result<ArrayRef> {
-        let index = |frame: &Range<usize>| {
-            let at = at(frame).filter(|at| frame.contains(at));
-            at.map(|at| at as u32)
+        let frames = self.frames(frame)?;
+        let frames = frames.iter().enumerate();
+        let indices = frames.map(|(row, frame)| at(row, frame).map(|at| at as u32));
+        take(values, &UInt32Array::from_iter(indices), None).map_err(internal)
+    }
+
+    /// Which rows a call counts; all without a filter.
+    fn filter(&self, call: &WindowCall) -> Result<Option<BooleanBuffer>> {
+        let passing = call.filter.map(|c| self.partitions.passing(c, self.rows));
+        passing.transpose()
+    }
+
+    /// The values of each frame's rows as a list; NULL without rows.
+    fn lists(&self, call: &WindowCall, values: &ArrayRef) -> Result<ArrayRef> {
+        let DataType::List(element) = &call.output else {
+            return Err(Error::internal("what is collected is a list"));
         };
-        let indices = UInt32Array::from_iter(self.frames(frame)?.iter().map(index));
-        take(values, &indices, None).map_err(internal)
+        let filter = self.filter(call)?;
+        let counts = |row: &usize| filter.as_ref().is_none_or(|passing| passing.value(*row));
+        let (mut rows, mut lengths) = (Vec::new(), Vec::with_capacity(self.len()));
+        for frame in self.frames(call.frame)? {
+            let before = rows.len();
+            rows.extend(rows_of(&frame).filter(counts).map(|row| row as u32));
+            lengths.push(rows.len() - before);
+        }
+        if i32::try_from(rows.len()).is_err() {
+            let message = "the lists of a window function have too many elements together";
+            return Err(Error::user(SqlState("54000"), message));
+        }
+        let values = take(values, &UInt32Array::from(rows), None).map_err(internal)?;
+        let nulls: NullBuffer = lengths.iter().map(|length| *length > 0).collect();
+        let offsets = OffsetBuffer::from_lengths(lengths);
+        let lists = ListArray::try_new(element.clone(), offsets, values, Some(nulls));
+        Ok(Arc::new(lists.map_err(internal)?))
     }
 
     fn aggregate(&self, call: &WindowCall, function: AggregateFunction) -> Result<ArrayRef> {
         let columns = call.args.iter().map(|c| self.column(*c));
         let values = argument(&columns.collect::<Result<Vec<_>>>()?)?;
-        let filter = call.filter.map(|c| self.partitions.passing(c, self.rows));
-        let filter = filter.transpose()?;
-        let mut frames: Vec<Range<usize>> = Vec::new();
+        let filter = self.filter(call)?;
+        let mut frames: Vec<Pieces> = Vec::new();
         let mut frame_of = Vec::with_capacity(self.len());
         for frame in self.frames(call.frame)? {
             if frames.last() != Some(&frame) {
@@ -341,11 +415,16 @@ impl<'a> Sequence<'a> {
     }
 
     /// The frame of each row.
-    fn frames(&self, frame: Frame) -> Result<Vec<Range<usize>>> {
+    fn frames(&self, frame: Frame) -> Result<Vec<Pieces>> {
         let starts = self.edges(frame.units, frame.start, false)?;
         let ends = self.edges(frame.units, frame.end, true)?;
-        let range = |(start, end): (usize, usize)| start..end.max(start);
-        Ok(starts.into_iter().zip(ends).map(range).collect())
+        let of_row = |(row, (start, end)): (usize, (usize, usize))| {
+            let group = self.group_of[row];
+            let peers = self.groups[group]..self.groups[group + 1];
+            pieces(start..end.max(start), frame.excluded, row, peers)
+        };
+        let frames = starts.into_iter().zip(ends).enumerate();
+        Ok(frames.map(of_row).collect())
     }
 
     /// Where each row's frame begins; or, of its end, where the next row would be.
@@ -398,4 +477,10 @@ impl<'a> Sequence<'a> {
             }
         })
     }
+}
+
+/// A frame's row of this number, from 1.
+fn nth(frame: &Pieces, number: i64) -> Option<usize> {
+    let number = usize::try_from(number).ok()?.checked_sub(1)?;
+    rows_of(frame).nth(number)
 }

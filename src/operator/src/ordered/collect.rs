@@ -197,7 +197,7 @@ impl Collect {
             order: Vec::new(),
             output: call.output.clone(),
         };
-        let frames: Vec<Range<usize>> = selected.ranges().collect();
+        let frames: Vec<[Range<usize>; 1]> = selected.ranges().map(|range| [range]).collect();
         over_frames(&call, values.as_ref(), None, selected.rows.len(), &frames)
     }
 

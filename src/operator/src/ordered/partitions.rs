@@ -260,10 +260,10 @@ impl Partitions {
         self.rows.order_apart(&self.order, a, b)
     }
 
-    /// The column of the input that is the first sort key, and how it is sorted; none, if all rows
+    /// The column of the input that is the last sort key, and how it is sorted; none, if all rows
     /// of a partition are peers.
     pub fn sort_key(&self) -> Option<(usize, SortOptions)> {
-        let by = self.order[..self.sort_keys].first()?;
+        let by = self.order[..self.sort_keys].last()?;
         let options = SortOptions {
             descending: by.descending,
             nulls_first: by.nulls_first,

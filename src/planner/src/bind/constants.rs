@@ -205,7 +205,8 @@ pub(super) fn cut_off(expr: &mut Expr) {
     **inner = call(function, vec![text, count]);
 }
 
-fn call(function: &str, args: Vec<Expr>) -> Expr {
+/// A function's call.
+pub(super) fn call(function: &str, args: Vec<Expr>) -> Expr {
     let argument = |e: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(e));
     let list = ast::FunctionArgumentList {
         duplicate_treatment: None,

@@ -2,6 +2,7 @@
 //! DataFusion's planner reads: a number, or an interval. `1` is an integer, `1.0` a numeric,
 //! `+1.0` a float. Rewriting what is rewritten changes nothing but that a float is a numeric then.
 
+use crate::excluded;
 use crate::interval::plain_spelling;
 use datafusion_sql::sqlparser::ast::{
     self, BinaryOperator, Expr, UnaryOperator, Value, Visit, Visitor, WindowFrame,
@@ -14,6 +15,18 @@ use tidemark_values::numeric::Numeric;
 
 /// Digits of a constant, with its point.
 const DIGITS_MAX: usize = 38;
+
+/// Functions that look at no frame: what it excludes is nothing to them.
+const FRAMELESS: [&str; 8] = [
+    "row_number",
+    "rank",
+    "dense_rank",
+    "percent_rank",
+    "cume_dist",
+    "ntile",
+    "lag",
+    "lead",
+];
 
 /// More rows than there are.
 const BEYOND_ROWS: i64 = 1 << 62;
@@ -32,6 +45,7 @@ enum Offset {
 /// Errors: `0A000` for DISTINCT and ORDER BY among the arguments.
 pub(super) fn call(expr: &mut Expr) -> Result<()> {
     let Expr::Function(ast::Function {
+        name,
         over: Some(over),
         args,
         ..
@@ -39,6 +53,10 @@ pub(super) fn call(expr: &mut Expr) -> Result<()> {
     else {
         return Ok(());
     };
+    let name = name.to_string().to_lowercase();
+    if let (true, WindowType::WindowSpec(spec)) = (FRAMELESS.contains(&name.as_str()), &mut *over) {
+        excluded::taken(&mut spec.partition_by);
+    }
     if let ast::FunctionArguments::List(list) = args {
         if list.duplicate_treatment == Some(ast::DuplicateTreatment::Distinct) {
             let message = "DISTINCT is not implemented for window functions";

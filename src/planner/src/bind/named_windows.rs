@@ -2,6 +2,7 @@
 //! of its name. DataFusion knows neither the second form, nor the first one in subqueries and in
 //! ORDER BY.
 
+use crate::excluded;
 use crate::names::fold;
 use datafusion_sql::sqlparser::ast::{
     Expr, Ident, NamedWindowDefinition, NamedWindowExpr, Query, Select, SetExpr, VisitMut,
@@ -64,6 +65,7 @@ fn complete(
     };
     let base = find(windows, &name)?;
     let name = fold(name);
+    let mark = excluded::taken(&mut spec.partition_by);
     let refused = |message: String| Err(Error::user(WINDOWING_ERROR, message));
     if !spec.partition_by.is_empty() {
         return refused(format!(
@@ -84,7 +86,7 @@ fn complete(
             false => error,
         });
     }
-    spec.partition_by = base.partition_by.clone();
+    spec.partition_by = mark.into_iter().chain(base.partition_by.clone()).collect();
     if spec.order_by.is_empty() {
         spec.order_by = base.order_by.clone();
     }

@@ -2,9 +2,11 @@
 //!
 //! * numbers of rows have PostgreSQL's types, where DataFusion's have no sign;
 //! * `lag(x, n, d) OVER w` is `CASE WHEN lag(true, n) OVER w IS NULL THEN d ELSE lag(x, n) OVER w
-//!   END`: the two values come to one type, and `d` may be any expression of the row.
+//!   END`: the two values come to one type, and `d` may be any expression of the row; where an `n`
+//!   that varies is NULL, so is the result;
+//! * numbers that vary with the row are looked at: `ntile(count_of(n, 'ntile'))`.
 
-use super::constants::as_type;
+use super::constants::{as_type, call};
 use datafusion_sql::sqlparser::ast::{
     self, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value,
 };
@@ -28,7 +30,25 @@ pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
             return Err(not_positive("22016", "nth_value"));
         }
         "row_number" | "rank" | "dense_rank" => *expr = as_type(expr, ast::DataType::BigInt(None)),
-        "ntile" => *expr = as_type(expr, ast::DataType::Integer(None)),
+        name @ ("ntile" | "nth_value") => {
+            let mut function = function.clone();
+            let is_ntile = name == "ntile";
+            let null = counted(&mut function, usize::from(!is_ntile), name);
+            *expr = match null {
+                Some(null) => null,
+                None if is_ntile => {
+                    let varies = counts(&function);
+                    let part = as_type(&Expr::Function(function), ast::DataType::Integer(None));
+                    // DataFusion tells that it is never NULL; it is, where the number is.
+                    let never = || Expr::Value(Value::Number("0".into(), false).into());
+                    match varies {
+                        true => call("nullif", vec![part, never()]),
+                        false => part,
+                    }
+                }
+                None => Expr::Function(function),
+            };
+        }
         "lag" | "lead" => {
             let mut function = function.clone();
             if let Some(new) = without_offset(&mut function).or_else(|| with_default(&function)) {
@@ -56,6 +76,61 @@ fn is_below_one(function: &Function, argument: usize) -> bool {
 fn not_positive(state: &'static str, function: &str) -> Error {
     let message = format!("argument of {function} must be greater than zero");
     Error::user(SqlState(state), message)
+}
+
+/// Looks at the number among the arguments, if it is no constant. A NULL one gives NULL, of the
+/// type of the first argument.
+fn counted(function: &mut Function, argument: usize, name: &str) -> Option<Expr> {
+    let FunctionArguments::List(list) = &mut function.args else {
+        return None;
+    };
+    let FunctionArg::Unnamed(FunctionArgExpr::Expr(number)) = list.args.get_mut(argument)? else {
+        return None;
+    };
+    if is_null(number) {
+        let integer = as_type(number, ast::DataType::Integer(None));
+        return Some(match list.args.first() {
+            Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(value))) if argument > 0 => {
+                let none = Expr::Value(Value::Boolean(false).into());
+                let arm = CaseWhen {
+                    condition: none,
+                    result: value.clone(),
+                };
+                Expr::Nested(Box::new(case(vec![arm], None)))
+            }
+            _ => integer,
+        });
+    }
+    if !is_constant(number) && !is_call(number, "count_of") {
+        let function = Expr::Value(Value::SingleQuotedString(name.into()).into());
+        *number = call("count_of", vec![number.clone(), function]);
+    }
+    None
+}
+
+/// Whether the first argument is a number that varies with the row.
+fn counts(function: &Function) -> bool {
+    let FunctionArguments::List(list) = &function.args else {
+        return false;
+    };
+    matches!(
+        list.args.first(),
+        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(number))) if is_call(number, "count_of")
+    )
+}
+
+/// Whether an argument is a number that is written out, one in quotes, or a parameter.
+fn is_constant(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) | Expr::UnaryOp { expr: inner, .. } => is_constant(inner),
+        Expr::Cast { expr: inner, .. } => is_constant(inner),
+        Expr::Value(_) => true,
+        _ => false,
+    }
+}
+
+fn is_call(expr: &Expr, function: &str) -> bool {
+    matches!(expr, Expr::Function(call) if call.name.to_string() == function)
 }
 
 /// Makes a number of a quoted offset. A NULL one gives NULL, of the type that the values come to.
@@ -137,7 +212,17 @@ fn with_default(function: &Function) -> Option<Expr> {
         condition: Expr::IsNull(of(FunctionArg::Unnamed(row))),
         result: default.clone(),
     };
-    let mut defaulted = case(vec![absent], Some(found));
+    let unknown = match offset {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(offset)) if !is_constant(offset) => {
+            Some(CaseWhen {
+                condition: Expr::IsNull(Box::new(offset.clone())),
+                result: Expr::Value(Value::Null.into()),
+            })
+        }
+        _ => None,
+    };
+    let arms = unknown.into_iter().chain([absent]).collect();
+    let mut defaulted = case(arms, Some(found));
     super::branches::rewrite(&mut defaulted);
     Some(Expr::Nested(Box::new(defaulted)))
 }

@@ -7,11 +7,14 @@
 //! string_agg(x, ',')        joined_list(array_agg(x), ',')
 //! string_agg(x, y)          joined_list(array_agg(x), array_agg(y))
 //! array_agg(x)              array_of_arrays(array_agg(x)), where x is an array
+//! array_agg(DISTINCT x)     distinct_list(array_agg(x ORDER BY x)), where equal values may differ
+//! jsonb_agg(DISTINCT x)     distinct_jsonb(array_agg(x ORDER BY x)), likewise
 //! ```
 //!
 //! The parts keep the order, the filter and the DISTINCT of the whole. DISTINCT sorts what it
-//! leaves, as in PostgreSQL; of values that are equal and still differ it would leave too many, and
-//! is refused.
+//! leaves, as in PostgreSQL. Of values that are equal and still differ, such as 1.0 and 1.00, all
+//! are collected, and the first of those that are equal is left of each in the end. In a document
+//! of keys and values the last value of a key is what is left, with DISTINCT or without.
 
 use super::arrays::{is_list, is_untyped};
 use super::calls::Calls;
@@ -52,7 +55,12 @@ impl Calls {
             .iter()
             .map(|a| a.get_type(schema))
             .collect::<Result<Vec<_>>>()?;
-        let ordered = distinct(&mut call, &types)?;
+        let ordered = distinct(&mut call)?;
+        if let ("array_agg" | "jsonb_agg", [t], true) =
+            (name.as_str(), &types[..], may_differ(&call, &types))
+        {
+            return self.distinct_later(call, t, &name);
+        }
         Ok(match (name.as_str(), types.as_slice()) {
             ("array_agg", [list]) if is_list(list) => {
                 Collected::Of("array_of_arrays", vec![call], Vec::new())
@@ -71,6 +79,29 @@ impl Calls {
             ("string_agg", [value, delimiter]) => self.joined(call, value, delimiter)?,
             _ => Collected::Whole(Transformed::new_transformed(call, ordered)),
         })
+    }
+
+    /// DISTINCT of values that may be equal and differ: in the end, of what is sorted.
+    fn distinct_later(
+        &self,
+        mut call: AggregateFunction,
+        value: &DataType,
+        name: &str,
+    ) -> Result<Collected> {
+        call.params.distinct = false;
+        if name == "array_agg" {
+            if is_list(value) {
+                let message = "array_agg(DISTINCT ..) of arrays is not supported";
+                return Err(external(Error::unsupported(message)));
+            }
+            return Ok(Collected::Of("distinct_list", vec![call], Vec::new()));
+        }
+        call.func = array_agg();
+        if is_list(value) {
+            let argument = std::mem::take(&mut call.params.args[0]);
+            call.params.args[0] = self.call("to_jsonb", vec![argument])?;
+        }
+        Ok(Collected::Of("distinct_jsonb", vec![call], Vec::new()))
     }
 
     fn joined(
@@ -111,11 +142,8 @@ impl Calls {
         ))
     }
 
-    fn object(&self, call: AggregateFunction, key: &DataType) -> Result<Collected> {
-        if call.params.distinct {
-            let message = "jsonb_object_agg(DISTINCT ..) is not supported";
-            return Err(external(Error::unsupported(message)));
-        }
+    fn object(&self, mut call: AggregateFunction, key: &DataType) -> Result<Collected> {
+        call.params.distinct = false;
         if is_list(key) || *key == JSONB || matches!(key, DataType::Struct(_) | DataType::Map(..)) {
             return Err(external(Error::user(
                 SqlState::INVALID_PARAMETER,
@@ -152,27 +180,31 @@ fn part(call: &AggregateFunction, argument: usize) -> AggregateFunction {
     }
 }
 
-/// The order of DISTINCT; tells whether it was given one.
-fn distinct(call: &mut AggregateFunction, types: &[DataType]) -> Result<bool> {
-    if !call.params.distinct {
-        return Ok(false);
-    }
+/// Whether DISTINCT is of values some of which are equal and differ.
+fn may_differ(call: &AggregateFunction, types: &[DataType]) -> bool {
     let keyed = |t: &DataType| {
         is_numeric_bytes(t) || *t == JSONB || is_list(t) || matches!(t, DataType::Interval(_))
     };
-    if types.iter().any(keyed) {
-        let message = format!(
-            "{}(DISTINCT ..) of numerics, jsonb, intervals or arrays is not supported",
-            call.func.name()
-        );
-        return Err(external(Error::unsupported(message)));
+    call.params.distinct && types.iter().any(keyed)
+}
+
+/// The order of DISTINCT; tells whether it was given one.
+fn distinct(call: &mut AggregateFunction) -> Result<bool> {
+    if !call.params.distinct {
+        return Ok(false);
     }
     let params = &mut call.params;
-    if params.order_by.is_empty() {
-        let first = params.args.first().cloned();
-        params
-            .order_by
-            .extend(first.map(|value| Sort::new(value, true, false)));
+    let sorts_all = call.func.name() == "jsonb_object_agg";
+    let given = params.order_by.len();
+    if given == 0 || sorts_all {
+        let own = params.args.iter().take(if sorts_all { 2 } else { 1 });
+        for value in own.cloned().collect::<Vec<_>>() {
+            if params.order_by.iter().all(|sort| sort.expr != value) {
+                params.order_by.push(Sort::new(value, true, false));
+            }
+        }
+    }
+    if given == 0 {
         return Ok(true);
     }
     if params
@@ -180,7 +212,7 @@ fn distinct(call: &mut AggregateFunction, types: &[DataType]) -> Result<bool> {
         .iter()
         .all(|o| params.args.contains(&o.expr))
     {
-        return Ok(false);
+        return Ok(params.order_by.len() > given);
     }
     Err(external(Error::user(
         SqlState("42P10"),

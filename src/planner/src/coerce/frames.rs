@@ -11,7 +11,7 @@ use arrow_schema::DataType;
 use datafusion_common::{DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::WindowFunctionParams;
 use datafusion_expr::{Expr, ExprSchemable, WindowFrame, WindowFrameBound, WindowFrameUnits, lit};
-use tidemark_common::Error;
+use tidemark_common::{Error, SqlState};
 use tidemark_values::moment::{IntervalFields, read_interval};
 
 /// Months that a frame may reach.
@@ -46,6 +46,29 @@ impl Offset<'_> {
             Offset::Interval(_) => "interval",
         }
     }
+}
+
+/// `42883` for a number of a window function that is no integer.
+pub(super) fn check_counts(name: &str, args: &[Expr], schema: &DFSchema) -> Result<()> {
+    let at = match name {
+        "ntile" => 0,
+        "lag" | "lead" | "nth_value" => 1,
+        _ => return Ok(()),
+    };
+    let Some(number) = args.get(at) else {
+        return Ok(());
+    };
+    let number = number.get_type(schema)?;
+    if number.is_integer() || number.is_null() {
+        return Ok(());
+    }
+    let types = args.iter().map(|arg| arg.get_type(schema));
+    let types = types.collect::<Result<Vec<_>>>()?;
+    let types: Vec<String> = types.iter().map(sql_type_name).collect();
+    Err(external(Error::user(
+        SqlState::UNDEFINED_FUNCTION,
+        format!("function {name}({}) does not exist", types.join(", ")),
+    )))
 }
 
 impl Calls {

@@ -523,6 +523,7 @@ impl Keyed {
                 }
             };
         }
+        super::frames::check_counts(fun.name(), &params.args, schema)?;
         let WindowFunctionDefinition::AggregateUDF(func) = fun else {
             let call = Box::new(WindowFunction { fun, params });
             return Ok(Transformed::new_transformed(
@@ -728,22 +729,25 @@ fn taken_apart(exprs: &[Expr], schema: &DFSchema, at: usize, calls: &mut Vec<Exp
     for (i, expr) in exprs.iter().enumerate() {
         let (qualifier, field) = schema.qualified_field(at + i);
         let Expr::ScalarFunction(mut above) = expr.clone().unalias() else {
-            calls.push(expr.clone());
-            outputs.push(Expr::Column(Column::from((qualifier, field))));
+            outputs.push(match known_call(calls, &expr.clone().unalias()) {
+                Some(column) => {
+                    Expr::Column(column).alias_qualified(qualifier.cloned(), field.name())
+                }
+                None => {
+                    calls.push(expr.clone());
+                    Expr::Column(Column::from((qualifier, field)))
+                }
+            });
             continue;
         };
         for (n, arg) in above.args.iter_mut().enumerate() {
             if matches!(arg, Expr::AggregateFunction(_) | Expr::WindowFunction(_)) {
-                // One call is computed once: in a window, DataFusion takes equal ones for common
-                // subexpressions, which it cannot evaluate there.
-                let known = calls.iter().find_map(|call| match call {
-                    Expr::Alias(alias) if *alias.expr == *arg => Some(alias.name.clone()),
-                    _ => None,
-                });
-                let name = known.clone().unwrap_or_else(|| format!("__part_{i}_{n}"));
-                let column = Expr::Column(Column::from_name(name.clone()));
-                let call = std::mem::replace(arg, column);
-                if known.is_none() {
+                let known = known_call(calls, arg);
+                let is_known = known.is_some();
+                let name = format!("__part_{i}_{n}");
+                let column = known.unwrap_or_else(|| Column::from_name(name.clone()));
+                let call = std::mem::replace(arg, Expr::Column(column));
+                if !is_known {
                     calls.push(call.alias(name));
                 }
             }
@@ -752,6 +756,21 @@ fn taken_apart(exprs: &[Expr], schema: &DFSchema, at: usize, calls: &mut Vec<Exp
         outputs.push(output.alias_qualified(qualifier.cloned(), field.name()));
     }
     outputs
+}
+
+/// The column of a call that is among these. One call is computed once: in a window, DataFusion
+/// takes equal ones for common subexpressions, which it cannot evaluate there.
+fn known_call(calls: &[Expr], call: &Expr) -> Option<Column> {
+    calls.iter().find_map(|known| match known {
+        Expr::Alias(alias) if *alias.expr == *call => {
+            Some(Column::new(alias.relation.clone(), &alias.name))
+        }
+        other if other == call => {
+            let (relation, name) = other.qualified_name();
+            Some(Column::new(relation, name))
+        }
+        _ => None,
+    })
 }
 
 /// Window functions whose result is a function of such (`joined_list(array_agg(..) OVER ..)`),

@@ -3,8 +3,8 @@
 use super::{aggregate_name, arguments, closing, expr, list, names};
 use arrow_schema::{DataType, Field, Schema};
 use tidemark_plan::{
-    CollectCall, CollectFunction, Frame, FrameBound, FrameUnits, Kept, Op, Ranking, SortKey,
-    WindowCall, WindowFunction,
+    CollectCall, CollectFunction, Excluded, Frame, FrameBound, FrameUnits, Kept, Op, Ranking,
+    SortKey, WindowCall, WindowFunction,
 };
 
 /// One of them over these columns.
@@ -174,6 +174,11 @@ fn ranking_name(ranking: Ranking) -> &'static str {
 fn call(call: &WindowCall, below: &Schema) -> String {
     let args = names(below, &call.args);
     let framed = |name: &str, args: &str| format!("{name}({args}) {}", frame(call.frame, below));
+    let filter = || {
+        call.filter.map_or(String::new(), |f| {
+            format!(" filter {}", below.field(f).name())
+        })
+    };
     match &call.function {
         WindowFunction::Ranking(ranking) => format!("{}()", ranking_name(*ranking)),
         WindowFunction::PercentRank => "percent_rank()".into(),
@@ -184,12 +189,14 @@ fn call(call: &WindowCall, below: &Schema) -> String {
         WindowFunction::FirstValue => framed("first_value", &args),
         WindowFunction::LastValue => framed("last_value", &args),
         WindowFunction::NthValue(n) => framed("nth_value", &format!("{args}, {n}")),
+        WindowFunction::NtileBy => format!("ntile({args})"),
+        WindowFunction::LagBy => format!("lag({args})"),
+        WindowFunction::LeadBy => format!("lead({args})"),
+        WindowFunction::NthValueBy => framed("nth_value", &args),
+        WindowFunction::Array => framed("array_agg", &args) + &filter(),
         WindowFunction::Aggregate(function) => {
-            let filter = call.filter.map_or(String::new(), |f| {
-                format!(" filter {}", below.field(f).name())
-            });
             let args = if call.args.is_empty() { "*" } else { &args };
-            framed(aggregate_name(*function), args) + &filter
+            framed(aggregate_name(*function), args) + &filter()
         }
     }
 }
@@ -205,5 +212,12 @@ fn frame(frame: Frame, below: &Schema) -> String {
         FrameBound::Offset(by) => by.to_string(),
         FrameBound::Value(column) => below.field(column).name().clone(),
     };
-    format!("{units} {}..{}", bound(frame.start), bound(frame.end))
+    let excluded = match frame.excluded {
+        Excluded::Nothing => "",
+        Excluded::CurrentRow => " exclude current row",
+        Excluded::Group => " exclude group",
+        Excluded::Ties => " exclude ties",
+    };
+    let (start, end) = (bound(frame.start), bound(frame.end));
+    format!("{units} {start}..{end}{excluded}")
 }

@@ -19,7 +19,7 @@
 use crate::lower::columns::one_zero;
 use crate::lower::dependent::implied_pairs;
 use crate::lower::neighbours::in_order_of_key;
-use crate::lower::temporal::parted;
+use crate::lower::temporal::reads_clock;
 use crate::lower::{Builder, Stream, narrowest, schema_of, to_expr, union_all};
 use arrow_schema::{DataType, Field, Schema};
 use datafusion_common::{JoinType, NullEquality};
@@ -71,14 +71,15 @@ impl Builder {
         let (JoinType::Inner, Some(filter)) = (join.join_type, &join.filter) else {
             return Ok(None);
         };
-        let (clocked, others) = parted(filter);
-        if clocked.is_empty() {
+        if !reads_clock(filter) {
             return Ok(None);
         }
-        let mut without = join.clone();
-        without.filter = others;
-        let joined = self.join(&without)?;
-        let filtered = self.temporal_filters(joined, &clocked, &join.schema)?;
+        let mut joined = |builder: &mut Builder, others: Option<Df>| {
+            let mut without = join.clone();
+            without.filter = others;
+            builder.join(&without)
+        };
+        let filtered = self.by_clock(filter, &join.schema, &mut joined)?;
         Ok(Some(filtered))
     }
 

@@ -5,7 +5,9 @@
 //! never be skipped, because every arm is explicit.
 
 mod aggregate;
+mod ahead;
 mod changelog;
+pub(crate) mod clocked;
 mod collect;
 mod columns;
 mod dependent;
@@ -18,6 +20,7 @@ mod materialize;
 mod neighbours;
 mod panes;
 mod prune;
+mod reached;
 pub(crate) mod recursive;
 mod session;
 mod share;
@@ -71,14 +74,11 @@ impl Builder {
                 Ok(input.project(exprs, schema()))
             }
             LogicalPlan::Filter(filter) => {
-                let (clocked, others) = temporal::parted(&filter.predicate);
-                let stream = match others {
-                    None => self.lower(&filter.input)?,
-                    Some(predicate) => {
-                        self.filter(&Filter::new(predicate, filter.input.clone()))?
-                    }
+                let mut filtered = |builder: &mut Builder, others: Option<_>| match others {
+                    None => builder.lower(&filter.input),
+                    Some(others) => builder.filter(&Filter::new(others, filter.input.clone())),
                 };
-                self.temporal_filters(stream, &clocked, filter.input.schema())
+                self.by_clock(&filter.predicate, filter.input.schema(), &mut filtered)
             }
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             LogicalPlan::Distinct(Distinct::All(input)) => {

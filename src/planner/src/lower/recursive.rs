@@ -13,7 +13,7 @@
 
 use crate::bind::WorkingTable;
 use crate::lower::exprs::remap;
-use crate::lower::temporal::parted;
+use crate::lower::temporal::reads_clock;
 use crate::lower::{Builder, Stream, has_record, narrowest, schema_of};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::JoinType;
@@ -213,7 +213,7 @@ impl Path<'_> {
             LogicalPlan::SubqueryAlias(alias) => self.check(&alias.input),
             LogicalPlan::Unnest(unnest) => self.check(&unnest.input),
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.check(&sort.input),
-            LogicalPlan::Filter(filter) if parted(&filter.predicate).0.is_empty() => {
+            LogicalPlan::Filter(filter) if !reads_clock(&filter.predicate) => {
                 self.check(&filter.input)
             }
             LogicalPlan::Filter(_) => self.refused("a condition on NOW()"),
@@ -230,8 +230,7 @@ impl Path<'_> {
     }
 
     fn check_join(&self, join: &Join) -> Result<()> {
-        let clocked = join.filter.as_ref().map(|f| parted(f).0);
-        if clocked.is_some_and(|clocked| !clocked.is_empty()) {
+        if join.filter.as_ref().is_some_and(reads_clock) {
             return self.refused("a condition on NOW()");
         }
         let (left, right) = (self.reads(&join.left)?, self.reads(&join.right)?);

@@ -342,6 +342,8 @@ pub(crate) struct Builder {
     pub(crate) iterations_max: u32,
     /// A query was recursive.
     pub(crate) is_recursive: bool,
+    /// Rows are sent when nothing changes them any more.
+    pub(crate) emits_on_close: bool,
     /// What the person should know.
     pub(crate) notices: Vec<String>,
 }
@@ -358,6 +360,7 @@ impl Builder {
             working: None,
             iterations_max: ITERATIONS_MAX,
             is_recursive: false,
+            emits_on_close: false,
             notices: Vec::new(),
         }
     }

@@ -1,15 +1,14 @@
 //! Temporal filters: conditions that compare a row with the clock.
 //!
 //! `moment > bound(now())` holds for a row until the clock has come so far, and `moment < ..` from
-//! then on: a row changes sides once, since the bound never goes back. What else could be asked of
-//! the clock is refused.
+//! then on: a row changes sides once, since the bound never goes back. Conditions of several of
+//! these are taken apart ([`super::clocked`]). What else could be asked of the clock is refused.
 
 use crate::lower::{Builder, Stream, to_expr};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Column, DFSchema, Result as DataFusionResult};
-use datafusion_expr::utils::{conjunction, split_conjunction};
-use datafusion_expr::{Between, BinaryExpr, Expr as Df, ExprSchemable, Operator, cast};
+use datafusion_expr::{BinaryExpr, Expr as Df, ExprSchemable, Operator, cast};
 use std::sync::Arc;
 use tidemark_common::{Error, Result};
 use tidemark_plan::{Expr, Kept, Op, Properties};
@@ -43,40 +42,6 @@ fn is_call(expr: &Df, name: &str) -> bool {
     matches!(expr, Df::ScalarFunction(call) if call.func.name() == name && call.args.is_empty())
 }
 
-/// The parts of a condition that compare with the clock, and all others together.
-pub(super) fn parted(condition: &Df) -> (Vec<Df>, Option<Df>) {
-    let parts = split_conjunction(condition).into_iter().cloned();
-    let (clocked, others): (Vec<Df>, Vec<Df>) = parts.partition(reads_clock);
-    (
-        clocked.into_iter().flat_map(without_between).collect(),
-        conjunction(others),
-    )
-}
-
-fn without_between(condition: Df) -> Vec<Df> {
-    match condition {
-        Df::Between(Between {
-            expr,
-            negated: false,
-            low,
-            high,
-        }) => {
-            let compared = |op, bound| {
-                Df::BinaryExpr(BinaryExpr {
-                    left: expr.clone(),
-                    op,
-                    right: bound,
-                })
-            };
-            vec![
-                compared(Operator::GtEq, low),
-                compared(Operator::LtEq, high),
-            ]
-        }
-        other => vec![other],
-    }
-}
-
 /// A comparison with the clock.
 struct Comparison<'a> {
     moment: &'a Df,
@@ -85,21 +50,10 @@ struct Comparison<'a> {
     inclusive: bool,
 }
 
-/// Whether a condition at the top level of a filter is a temporal filter, or does not ask for the
-/// clock at all.
-///
-/// Errors: `0A000` for others.
-pub(crate) fn check(condition: &Df) -> Result<()> {
-    let (clocked, _) = parted(condition);
-    clocked.iter().try_for_each(|c| comparison(c).map(|_| ()))
-}
-
 /// What is said of the clock anywhere else.
 pub(crate) fn misplaced() -> Error {
     Error::unsupported("now() is supported in a streaming query as a temporal filter only")
-        .with_hint(
-            "Compare a column with it at the top level of WHERE: at > now() - INTERVAL '1 hour'.",
-        )
+        .with_hint("Compare a column with it in WHERE: at > now() - INTERVAL '1 hour'.")
 }
 
 fn comparison(condition: &Df) -> Result<Comparison<'_>> {
@@ -131,7 +85,7 @@ fn comparison(condition: &Df) -> Result<Comparison<'_>> {
 
 /// Whether an expression over the clock never goes back (but for the hour in which clocks are set
 /// back, where it waits).
-fn goes_on(bound: &Df) -> bool {
+pub(super) fn goes_on(bound: &Df) -> bool {
     let is_constant = |e: &Df| !e.any_column_refs() && !reads_clock(e);
     match bound {
         Df::Alias(alias) => goes_on(&alias.expr),

@@ -9,19 +9,21 @@
 //! | --- | --- |
 //! | filter, projection, union (of all inputs the least), constant rows | those computed in order |
 //! | aggregation | columns of the group |
-//! | first rows, windows | the partition; the first of the order, if rows only look back |
+//! | first rows | the partition; the first of the order |
+//! | windows | the same; if rows look ahead, the time of the last row that they see ([`Ahead`]) |
 //! | join by time | of a temporal join those of the left side, of an ASOF join its left time |
 //! | join | both sides of an equality, and of an interval: the least of the sides |
 //! | recursive query | none |
 //! | `EMIT ON WINDOW CLOSE` | the one that it waits for |
 
 use crate::lower::Builder;
+use crate::lower::ahead::{Ahead, is_by_time};
 use arrow_schema::{DataType, Schema};
 use std::collections::BTreeMap;
 use tidemark_common::RelationId;
 use tidemark_plan::{
-    BinaryOp, ColumnWatermark, Expr, Fragment, FrameBound, JoinKind, Literal, Nearest, Node, Op,
-    Relation, SortKey, Term, Unnested, WindowCall, WindowFunction,
+    BinaryOp, ColumnWatermark, Expr, Fragment, JoinKind, Literal, Nearest, Node, Op, Relation,
+    SortKey, Term, Unnested, WindowCall,
 };
 
 /// Terms beyond these are not worth following.
@@ -196,12 +198,8 @@ impl Way<'_> {
                 ..
             } => {
                 *closes = first_of(partition, input);
-                let first = order.first().filter(|key| is_by_time(key));
-                let first = first.filter(|_| calls.iter().all(looks_back));
-                only(
-                    input,
-                    partition.iter().copied().chain(first.map(|k| k.column)),
-                )
+                let known = only(input, partition.iter().copied());
+                windowed(known, order.first(), calls, input)
             }
             // A row makes a session longer whatever the times of its other rows; one that has
             // ended stays.
@@ -293,25 +291,36 @@ fn only(input: &[Known], columns: impl Iterator<Item = usize>) -> Vec<Known> {
     known
 }
 
-/// Rows that come later stand behind those that are there.
-fn is_by_time(key: &SortKey) -> bool {
-    !key.descending && !key.nulls_first
-}
-
-/// Whether a function's value depends on no row behind the current one and its peers.
-fn looks_back(call: &WindowCall) -> bool {
-    let ends_here = match call.frame.end {
-        FrameBound::Unbounded => false,
-        FrameBound::Offset(offset) => offset <= 0,
-        FrameBound::Value(_) => false,
+/// What is known of a window's columns, besides those of its partition: of what it is ordered by,
+/// or of the call that tells when a row is complete.
+fn windowed(
+    mut known: Vec<Known>,
+    first: Option<&SortKey>,
+    calls: &[WindowCall],
+    input: &[Known],
+) -> Vec<Known> {
+    let time = first.filter(|key| is_by_time(key)).map(|key| key.column);
+    let (Some(time), Some(ahead)) = (time, Ahead::of(calls)) else {
+        return known;
     };
-    match &call.function {
-        WindowFunction::Ranking(_) => true,
-        WindowFunction::Shifted(offset) => *offset <= 0,
-        WindowFunction::PercentRank | WindowFunction::CumeDist | WindowFunction::Ntile(_) => false,
-        WindowFunction::FirstValue | WindowFunction::LastValue => ends_here,
-        WindowFunction::NthValue(_) | WindowFunction::Aggregate(_) => ends_here,
+    match ahead {
+        Ahead::Nothing => known[time] = input[time].clone(),
+        Ahead::Micros(micros) if known[time] == Known::Nothing => {
+            known[time] = shifted(&input[time], -micros);
+        }
+        Ahead::Micros(_) => {}
+        Ahead::Rows(_) | Ahead::Groups(_) => {
+            known.extend(
+                calls
+                    .iter()
+                    .map(|call| match ahead.is_closed_by(call, time) {
+                        true => input[time].clone(),
+                        false => Known::Nothing,
+                    }),
+            );
+        }
     }
+    known
 }
 
 /// Constant rows come before the job's first barrier only.

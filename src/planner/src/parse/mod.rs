@@ -10,6 +10,7 @@ mod copy;
 mod cursors;
 mod ddl;
 mod dialect;
+mod excluded;
 mod functions;
 mod grants;
 mod operators;
@@ -81,7 +82,7 @@ fn statements(sql: &str, strict: bool) -> Result<Vec<Statement>> {
         let mut tokens = without_only(tokens).into_owned();
         sessions::partitions(&mut tokens);
         let tokens = rewrite_table_functions(&tokens);
-        let mut tokens = without_exclusion(tokens, &positions)?;
+        let mut tokens = excluded::frames(tokens);
         quoted_offsets(&mut tokens);
         let tokens = changelog::queries(tokens);
         let mut tokens = timed::joins(tokens, &positions)?;
@@ -205,60 +206,6 @@ fn rewrite_table_functions(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
         .filter(|(_, dropped)| !dropped)
         .map(|(t, _)| t.clone())
         .collect()
-}
-
-/// The EXCLUDE clause of window frames, which sqlparser does not know: `EXCLUDE NO OTHERS` says
-/// nothing, the others are refused.
-fn without_exclusion(
-    mut tokens: Vec<TokenWithSpan>,
-    positions: &Positions,
-) -> Result<Vec<TokenWithSpan>> {
-    if !tokens.iter().any(|t| is_word(&t.token, "exclude")) {
-        return Ok(tokens);
-    }
-    let mut solid: Vec<usize> = (0..tokens.len())
-        .filter(|i| !is_blank(&tokens[*i].token))
-        .collect();
-    let mut next = 0;
-    while next < solid.len() {
-        let is = |offset: usize, word: &str| {
-            let place = solid.get(next + offset);
-            place.is_some_and(|i| is_word(&tokens[*i].token, word))
-        };
-        let ends = |offset: usize| {
-            let place = solid.get(next + offset);
-            place.is_some_and(|i| tokens[*i].token == Token::RParen)
-        };
-        let frame_before = next
-            .checked_sub(1)
-            .and_then(|before| solid.get(before))
-            .is_some_and(|i| {
-                ["row", "preceding", "following"]
-                    .iter()
-                    .any(|word| is_word(&tokens[*i].token, word))
-            });
-        if !frame_before || !is(0, "exclude") {
-            next += 1;
-            continue;
-        }
-        if is(1, "no") && is(2, "others") && ends(3) {
-            let from = solid[next];
-            tokens.drain(from..=solid[next + 2]);
-            solid = (0..tokens.len())
-                .filter(|i| !is_blank(&tokens[*i].token))
-                .collect();
-            continue;
-        }
-        let excluded = is(1, "current") && is(2, "row") && ends(3)
-            || (is(1, "group") || is(1, "ties")) && ends(2);
-        if excluded {
-            let error = Error::unsupported("EXCLUDE in the frame of a window is not supported");
-            let position = positions.of(tokens[solid[next]].span.start);
-            return Err(position.map_or_else(|| error.clone(), |p| error.clone().at(p)));
-        }
-        next += 1;
-    }
-    Ok(tokens)
 }
 
 /// Offsets of window frames that are casts of quoted constants (`RANGE '1 day'::interval

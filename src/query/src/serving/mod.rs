@@ -37,6 +37,7 @@ pub mod system_columns;
 pub mod table_provider;
 pub mod threads;
 mod watched;
+mod windows;
 
 use crate::commons::Commons;
 use crate::error::{from_datafusion, from_planning};
@@ -137,6 +138,7 @@ impl Serving {
         rules.push(Arc::new(semantics::PostgresSemantics));
         let mut optimizer_rules = tidemark_planner::ad_hoc_rules();
         optimizer_rules.push(Arc::new(lazy::LazyCalls));
+        optimizer_rules.push(Arc::new(windows::OwnWindows));
         let mut expr_planners = functions.expr_planners();
         expr_planners.extend(builder.expr_planners().take().unwrap_or_default());
         let builder = builder

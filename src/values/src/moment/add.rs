@@ -187,6 +187,27 @@ fn plus(micros: i64, span: Interval, zone: &Zone) -> Result<i64> {
     in_range(at.checked_add(span.micros))
 }
 
+/// The first timestamp from which on `timestamp - span`, in UTC and as far as it has ever come, is
+/// not before this one; infinite timestamps stay.
+///
+/// Errors: `22008` if it is out of range.
+pub fn timestamp_reached(micros: i64, span: Interval) -> Result<i64> {
+    let fixed = Interval { months: 0, ..span };
+    let at = plus(micros, fixed, &Zone::UTC)?;
+    if span.months == 0 || !timestamp_is_finite(micros) {
+        return Ok(at);
+    }
+    let (year, month, day) = date_of(at.div_euclid(DAY));
+    let total = year * 12 + i64::from(month) - 1 + i64::from(span.months);
+    let (year, month) = (total.div_euclid(12), total.rem_euclid(12) as i32 + 1);
+    let last = days_in_month(year, month);
+    if day <= last {
+        return moment(days_of(year, month, day), at.rem_euclid(DAY), &Zone::UTC);
+    }
+    // No day of the month has that one so many months before it.
+    moment(days_of(year, month, last) + 1, 0, &Zone::UTC)
+}
+
 /// The moment of a local day and time of day.
 pub(super) fn moment(days: i64, time: i64, zone: &Zone) -> Result<i64> {
     let local = days

@@ -153,6 +153,26 @@ fn sums_and_differences_agree() {
 }
 
 #[test]
+fn what_is_reached_is_the_first_that_reaches() {
+    let hour = 3_600_000_000i64;
+    let mut random = Values(Random(7));
+    for _ in 0..3000 {
+        // Around the ends of months of two years.
+        let at = 1_700_000_000_000_000 + random.between(0, 24 * 730) * hour;
+        let span = Interval {
+            months: random.between(-3, 3) as i32,
+            days: random.between(-3, 3) as i32,
+            micros: random.between(-30, 30) * hour / 2,
+        };
+        let reached = timestamp_reached(at, span).unwrap();
+        let back = |clock| timestamptz_minus_interval(clock, span, &Zone::UTC).unwrap();
+        assert!(back(reached) >= at, "{at} {span:?}");
+        let before = (0..24 * 40).map(|hours| reached - 1 - hours * hour / 2);
+        before.for_each(|clock| assert!(back(clock) < at, "{at} {span:?} {clock}"));
+    }
+}
+
+#[test]
 fn special_words_follow_the_transaction() {
     // 2023-11-14 22:13:20 UTC
     let tokyo = session("Asia/Tokyo");

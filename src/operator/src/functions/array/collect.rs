@@ -1,15 +1,19 @@
 //! What aggregates that collect values make of them: the planner writes `jsonb_agg(x)` as
 //! `to_jsonb(array_agg(x))`, `jsonb_object_agg(k, v)` as `jsonb_of_lists(array_agg(k),
-//! array_agg(to_jsonb(v)))`, `string_agg(x, y)` as `joined_list(array_agg(x), array_agg(y))`, and
-//! `array_agg` of arrays as `array_of_arrays(array_agg(x))`.
+//! array_agg(to_jsonb(v)))`, `string_agg(x, y)` as `joined_list(array_agg(x), array_agg(y))`,
+//! `array_agg` of arrays as `array_of_arrays(array_agg(x))`, and `array_agg(DISTINCT x)` and
+//! `jsonb_agg(DISTINCT x)` as `distinct_list` and `distinct_jsonb` of what is sorted.
 
 use super::super::bounded::check_bytes;
 use super::super::definition::*;
-use super::super::json::JSONB;
+use super::super::json::{JSONB, to_jsonb};
+use super::compare::comparator;
 use super::{Lists, Operand, element_of, list_of};
 use arrow::array::*;
-use arrow::datatypes::DataType;
-use datafusion_common::Result;
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Field};
+use datafusion_common::{Result, exec_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 use tidemark_common::SqlState;
@@ -53,7 +57,64 @@ pub(super) fn definitions() -> Vec<Definition> {
             returns: |types| element_of(&types[0]).unwrap_or(DataType::Utf8),
             evaluate: joined_list,
         },
+        Definition {
+            name: "distinct_list",
+            aliases: &[],
+            takes: |types| match types {
+                [DataType::List(_)] => Some(types.to_vec()),
+                _ => None,
+            },
+            returns: |types| types[0].clone(),
+            evaluate: distinct_list,
+        },
+        Definition {
+            name: "distinct_jsonb",
+            aliases: &[],
+            takes: |types| match types {
+                [DataType::List(_)] => Some(types.to_vec()),
+                _ => None,
+            },
+            returns: |_| JSONB,
+            evaluate: |args| {
+                let args = ScalarFunctionArgs {
+                    args: vec![distinct_list(args)?],
+                    ..args.clone()
+                };
+                to_jsonb(&args)
+            },
+        },
     ]
+}
+
+/// Of elements that stand side by side and are equal, the first.
+fn distinct_list(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let lists = Lists::of(args, 0)?;
+    let values = lists.values();
+    let compare = comparator(values, values)?;
+    let (mut kept, mut lengths) = (Vec::new(), Vec::with_capacity(rows(args)));
+    let mut valid = NullBufferBuilder::new(rows(args));
+    for row in 0..rows(args) {
+        let list = lists.get(row);
+        valid.append(list.is_some());
+        let list = list.unwrap_or(0..0);
+        let before = kept.len();
+        let first = list.start;
+        let differs = |i: &usize| *i == first || compare(*i - 1, *i).is_ne();
+        kept.extend(list.filter(differs).map(|i| i as u32));
+        lengths.push(kept.len() - before);
+    }
+    let Some(element) = element_of(&list_type(args)) else {
+        return exec_err!("what is collected is a list");
+    };
+    let kept = take(values, &UInt32Array::from(kept), None)?;
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    let element = Arc::new(Field::new_list_field(element, true));
+    let lists = ListArray::try_new(element, offsets, kept, valid.finish())?;
+    result(args, Arc::new(lists))
+}
+
+fn list_type(args: &ScalarFunctionArgs) -> DataType {
+    args.arg_fields[0].data_type().clone()
 }
 
 /// Arrays of arrays, which there are none of: only of nothing at all there is an answer.

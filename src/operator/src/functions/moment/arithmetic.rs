@@ -144,6 +144,23 @@ pub(super) fn definitions() -> Vec<Definition> {
             evaluate: |a| shifted(a, m::timestamptz_minus_interval),
         },
         Definition {
+            // The first moment from which on another one less the interval (or more, of a sign of
+            // 1) is not before the first argument, or (of a last argument of 1) is behind it.
+            name: "moment_reached",
+            aliases: &[],
+            takes: |types| match types {
+                [
+                    DataType::Timestamp(TimeUnit::Microsecond, _),
+                    DataType::Interval(_),
+                    DataType::Int64,
+                    DataType::Int64,
+                ] => Some(types.to_vec()),
+                _ => None,
+            },
+            returns: |types| types[0].clone(),
+            evaluate: moment_reached,
+        },
+        Definition {
             name: "make_date",
             aliases: &[],
             takes: |types| numbers(types, 3, false),
@@ -214,6 +231,22 @@ fn shifted(
     let zone = zone_of(args, 2)?;
     let sums = both::<Micros, Span, _>(args, |at, by| f(at, span(by), &zone))?;
     moments(args, sums)
+}
+
+fn moment_reached(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let adds = constant_int(args, 2).flatten() == Some(1);
+    let later = constant_int(args, 3).flatten().unwrap_or(0);
+    let reached = |at: i64, by| {
+        let span = span(by);
+        let span = if adds { span.negated()? } else { span };
+        let later = if at == m::TIMESTAMP_MINUS_INFINITY {
+            0
+        } else {
+            later
+        };
+        m::timestamp_reached(at.saturating_add(later), span)
+    };
+    moments(args, both::<Micros, Span, _>(args, reached)?)
 }
 
 fn age(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -2,18 +2,36 @@
 
 use super::*;
 use crate::ordered::history::{History, Row, schema, text};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, Schema};
+use std::sync::Arc;
 use tidemark_common::random::Random;
-use tidemark_plan::{AggregateFunction, Frame, FrameBound, FrameUnits, Ranking, WindowFunction};
+use tidemark_plan::{
+    AggregateFunction, Excluded, Frame, FrameBound, FrameUnits, Ranking, WindowFunction,
+};
 
 fn call(function: WindowFunction, args: &[usize], frame: Frame) -> WindowCall {
+    let output = match function {
+        WindowFunction::Array => DataType::new_list(DataType::Int64, true),
+        _ => DataType::Int64,
+    };
     WindowCall {
         function,
         args: args.to_vec(),
         filter: None,
         frame,
-        output: DataType::Int64,
+        output,
     }
+}
+
+/// The columns of rows with these calls behind them.
+fn output(calls: &[WindowCall]) -> SchemaRef {
+    let fields = schema(3 + calls.len());
+    let fields = fields.fields().iter().enumerate();
+    let fields = fields.map(|(i, field)| match i.checked_sub(3) {
+        Some(call) => Field::new(field.name(), calls[call].output.clone(), true),
+        None => field.as_ref().clone(),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// The rows of a partition in order, and the frame of one of them, by definition.
@@ -43,12 +61,33 @@ fn frame_of<'a>(rows: &'a [Row], at: usize, frame: Frame) -> Vec<&'a Row> {
             FrameBound::Offset(by) => distance(*i) <= by,
             FrameBound::Value(column) => key <= place(rows[at][column]),
         };
-        starts && ends
+        let excluded = match frame.excluded {
+            Excluded::Nothing => false,
+            Excluded::CurrentRow => *i == at,
+            Excluded::Group => groups[*i] == groups[at],
+            Excluded::Ties => groups[*i] == groups[at] && *i != at,
+        };
+        starts && ends && !excluded
     };
     (0..rows.len()).filter(within).map(|i| &rows[i]).collect()
 }
 
-fn defined(call: &WindowCall, rows: &[Row], at: usize) -> Option<i64> {
+/// A call's result, as text.
+fn defined(call: &WindowCall, rows: &[Row], at: usize) -> String {
+    if call.function != WindowFunction::Array {
+        return text(&[number(call, rows, at)]);
+    }
+    let frame = frame_of(rows, at, call.frame);
+    match frame.is_empty() {
+        true => "-".into(),
+        false => {
+            let values = frame.iter().map(|row| text(&[row[call.args[0]]]));
+            format!("[{}]", values.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+fn number(call: &WindowCall, rows: &[Row], at: usize) -> Option<i64> {
     let key = rows[at][1];
     let column = |row: &Row| row[call.args[0]];
     let frame = || frame_of(rows, at, call.frame);
@@ -68,15 +107,21 @@ fn defined(call: &WindowCall, rows: &[Row], at: usize) -> Option<i64> {
             let peers = rows.iter().filter(|row| row[1] == key).count();
             Some((ahead + peers) as i64 / rows.len() as i64)
         }
-        WindowFunction::Ntile(parts) => {
-            let mut sizes = vec![0; *parts as usize];
-            (0..rows.len()).for_each(|i| sizes[i % *parts as usize] += 1);
-            let mut end = 0;
-            let part = sizes.iter().position(|size| {
-                end += size;
-                at < end
-            });
-            part.map(|part| part as i64 + 1)
+        WindowFunction::Ntile(parts) => part(rows.len(), *parts, at),
+        WindowFunction::NtileBy => {
+            let first = rows.iter().position(|row| column(row).is_some())?;
+            part(rows.len(), column(&rows[first])?, at.checked_sub(first)?)
+        }
+        WindowFunction::LagBy | WindowFunction::LeadBy => {
+            let is_back = call.function == WindowFunction::LagBy;
+            let by = rows[at][call.args[1]]?;
+            let there = at as i64 + if is_back { -by } else { by };
+            let there = usize::try_from(there).ok()?;
+            rows.get(there).and_then(column)
+        }
+        WindowFunction::NthValueBy => {
+            let nth = usize::try_from(rows[at][call.args[1]]?).ok()?;
+            frame().get(nth.checked_sub(1)?).and_then(|row| column(row))
         }
         WindowFunction::Shifted(by) => {
             let there = usize::try_from(at as i64 + by).ok();
@@ -101,6 +146,18 @@ fn defined(call: &WindowCall, rows: &[Row], at: usize) -> Option<i64> {
     }
 }
 
+/// Which of so many parts a row is in.
+fn part(rows: usize, parts: i64, at: usize) -> Option<i64> {
+    let mut sizes = vec![0; parts as usize];
+    (0..rows).for_each(|i| sizes[i % parts as usize] += 1);
+    let mut end = 0;
+    let part = sizes.iter().position(|size| {
+        end += size;
+        at < end
+    });
+    part.map(|part| part as i64 + 1)
+}
+
 fn expected(calls: &[WindowCall], partitioned: bool, rows: &[Row]) -> Vec<String> {
     let mut partitions = std::collections::BTreeMap::<_, Vec<Row>>::new();
     for row in rows {
@@ -114,9 +171,8 @@ fn expected(calls: &[WindowCall], partitioned: bool, rows: &[Row]) -> Vec<String
         rows.sort_by_key(|row| [row[1], row[0], row[2]].map(|c| (c.is_none(), c)));
         for at in 0..rows.len() {
             let results = calls.iter().map(|call| defined(call, rows, at));
-            found.push(text(
-                &rows[at].iter().copied().chain(results).collect::<Vec<_>>(),
-            ));
+            let all: Vec<String> = std::iter::once(text(&rows[at])).chain(results).collect();
+            found.push(all.join(" "));
         }
     }
     found
@@ -138,12 +194,19 @@ fn frames(random: &mut Random) -> Frame {
         units,
         start: bound(random, a.min(b)),
         end: bound(random, a.max(b)),
+        excluded: *random.pick(&[
+            Excluded::Nothing,
+            Excluded::CurrentRow,
+            Excluded::Group,
+            Excluded::Ties,
+        ]),
+        ahead_micros: None,
     }
 }
 
 fn functions(random: &mut Random) -> (WindowFunction, &'static [usize]) {
     use WindowFunction::*;
-    let all: [(WindowFunction, &[usize]); 16] = [
+    let all: [(WindowFunction, &[usize]); 21] = [
         (Ranking(tidemark_plan::Ranking::RowNumber), &[]),
         (Ranking(tidemark_plan::Ranking::Rank), &[]),
         (Ranking(tidemark_plan::Ranking::DenseRank), &[]),
@@ -160,6 +223,11 @@ fn functions(random: &mut Random) -> (WindowFunction, &'static [usize]) {
         (Aggregate(AggregateFunction::Sum), &[2]),
         (Aggregate(AggregateFunction::Min), &[2]),
         (Aggregate(AggregateFunction::Max), &[2]),
+        (Array, &[2]),
+        (NtileBy, &[1]),
+        (LagBy, &[2, 1]),
+        (LeadBy, &[0, 2]),
+        (NthValueBy, &[0, 2]),
     ];
     random.pick(&all).clone()
 }
@@ -181,7 +249,7 @@ fn every_function_is_what_its_definition_says() {
             nulls_first: false,
         }];
         let partition: &[usize] = if partitioned { &[0] } else { &[] };
-        let output = schema(3 + calls.len());
+        let output = output(&calls);
         History {
             seed,
             append_only: seed % 3 == 0,
