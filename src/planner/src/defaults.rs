@@ -5,7 +5,6 @@ use crate::names::{fold, name_of};
 use crate::types::sql_type_to_arrow;
 use arrow_schema::DataType;
 use datafusion_sql::sqlparser::ast::{self, Visit, Visitor};
-use datafusion_sql::sqlparser::parser::Parser;
 use std::ops::ControlFlow;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::Column;
@@ -16,9 +15,7 @@ use tidemark_values::moment::{Session, Zone, read_timestamptz, timestamptz_text}
 /// Errors: `0A000` for columns and subqueries in it, `42803` for aggregates, `42P20` for window
 /// functions.
 pub(crate) fn check(text: &str, registry: &Registry) -> Result<()> {
-    let parsed = Parser::new(&crate::parse::DIALECT)
-        .try_with_sql(text)
-        .and_then(|mut p| p.parse_expr());
+    let parsed = crate::parse::parse_expression(text);
     let Ok(expr) = parsed else {
         return Ok(());
     };
@@ -180,9 +177,7 @@ impl Visitor for OfOneRow<'_> {
 ///
 /// Errors: `22007` and `22008` for a text that is none.
 pub(crate) fn moment(text: &str, zone: &str) -> Result<String> {
-    let parsed = Parser::new(&crate::parse::DIALECT)
-        .try_with_sql(text)
-        .and_then(|mut p| p.parse_expr());
+    let parsed = crate::parse::parse_expression(text);
     let constant = match &parsed {
         Ok(ast::Expr::Cast {
             expr, data_type, ..

@@ -154,6 +154,12 @@ fn value(column: &dyn Array, row: usize) -> String {
             let items: Vec<String> = (0..items.len()).map(|i| value(&items, i)).collect();
             format!("{{{}}}", items.join(","))
         }
+        DataType::Map(..) => {
+            let entries = column.as_map().value(row);
+            let part = |at: usize, i: usize| value(entries.column(at), i);
+            let entries = (0..entries.len()).map(|i| format!("{}:{}", part(0, i), part(1, i)));
+            format!("{{{}}}", entries.collect::<Vec<_>>().join(","))
+        }
         DataType::Struct(_) => {
             let fields = column.as_struct().columns().iter();
             let fields: Vec<String> = fields.map(|field| value(field, row)).collect();

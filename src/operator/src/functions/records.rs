@@ -2,8 +2,8 @@
 //!
 //! * `ROW(a, b)` has fields `f1`, `f2`, .. as PostgreSQL names them; `named_record(a, b, names)`
 //!   has those of a NULL of a struct type, which is how a table's row keeps its columns' names;
-//! * `record_field(row, name)` is a field, named by a NULL of a struct type that has this field
-//!   alone; that of a row that is NULL is NULL;
+//! * `record_field(row, of, name)` is a field, told by a NULL of a struct type that has this field
+//!   alone, and named for who reads plans; that of a row that is NULL is NULL;
 //! * `record_is_null(row)` and `record_is_not_null(row)` are PostgreSQL's `IS [NOT] NULL`: whether
 //!   all fields are NULL, or none is. A field that is a row itself counts by being there;
 //! * casts go field by field, in order. Texts are read by `tidemark_values::record`.
@@ -72,11 +72,11 @@ pub(super) fn definitions() -> Vec<Definition> {
             name: "record_field",
             aliases: &[],
             takes: |types| match types {
-                [DataType::Struct(fields), DataType::Struct(name)]
-                    if place(fields, name).is_some() =>
-                {
-                    Some(types.to_vec())
-                }
+                [
+                    DataType::Struct(fields),
+                    DataType::Struct(name),
+                    DataType::Utf8,
+                ] if place(fields, name).is_some() => Some(types.to_vec()),
                 _ => None,
             },
             returns: field_type,
@@ -144,7 +144,7 @@ fn place(fields: &Fields, name: &Fields) -> Option<usize> {
 
 fn field_type(types: &[DataType]) -> DataType {
     match types {
-        [DataType::Struct(fields), DataType::Struct(name)] => {
+        [DataType::Struct(fields), DataType::Struct(name), ..] => {
             place(fields, name).map_or(DataType::Null, |at| fields[at].data_type().clone())
         }
         _ => DataType::Null,

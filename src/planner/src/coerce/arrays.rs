@@ -15,6 +15,7 @@
 //! [`super::keyed`].
 
 use super::calls::Calls;
+use super::numerics::{DISTINCT, NOT_DISTINCT};
 use super::operands::is_compared;
 use super::records::{holds_record, is_record, is_whole};
 use super::typing::Typed;
@@ -127,6 +128,11 @@ impl ExprPlanner for ArrayPlanner {
         let (Ok(left), Ok(right)) = types else {
             return Ok(PlannerResult::Original(raw));
         };
+        let distinct = matches!(&raw.op, BinaryOperator::Custom(op)
+            if *op == DISTINCT || *op == NOT_DISTINCT);
+        if distinct && is_whole(&left) != is_whole(&right) {
+            return self.with_whole(raw, &left, &right);
+        }
         if comparison.is_some() && (is_whole(&left) || is_whole(&right)) {
             return self.compared_records(raw, &left, &right);
         }
@@ -285,6 +291,23 @@ impl ArrayPlanner {
             }
         }
         Ok(())
+    }
+
+    /// `IS DISTINCT FROM` of a row or a map and a constant, which becomes one.
+    fn with_whole(
+        &self,
+        mut raw: RawBinaryExpr,
+        left: &DataType,
+        right: &DataType,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        let (whole, other, is) = match is_whole(left) {
+            true => (left, &mut raw.right, right),
+            false => (right, &mut raw.left, left),
+        };
+        if is_untyped(other, is) && *is != DataType::Null {
+            *other = self.0.cast(std::mem::take(other), whole)?;
+        }
+        Ok(PlannerResult::Original(raw))
     }
 
     /// A comparison of rows, which come to one type when their types are final.

@@ -2,7 +2,8 @@
 //!
 //! * `row IS NULL` asks for the fields ([`Nulls`], the first of the rules: what rules after it ask
 //!   is whether a value is there, which is another question);
-//! * `(row).name` is the call `record_field(row, NULL::struct)`, whose struct has this field alone;
+//! * `(row).name` is the call `record_field(row, NULL::struct, 'name')`, whose struct has this field
+//!   alone;
 //! * rows that are compared, or become one, get one type, field by field ([`united`]); a row that
 //!   is not named takes the names of the other. Comparison itself goes by keys ([`super::keyed`]);
 //! * casts go field by field, in order, and are ours. DataFusion's go by names, and fill up what
@@ -128,9 +129,10 @@ impl Calls {
         {
             return Ok(call.args[at].clone());
         }
-        let name = DataType::Struct(vec![Field::new(name, DataType::Null, true)].into());
-        let name = lit(ScalarValue::try_from(&name)?);
-        self.call("record_field", vec![value, name])
+        // The text tells two fields apart where plans name what they compute.
+        let of = DataType::Struct(vec![Field::new(name, DataType::Null, true)].into());
+        let of = lit(ScalarValue::try_from(&of)?);
+        self.call("record_field", vec![value, of, lit(name)])
     }
 
     /// Brings values, one of which is a row or an array of rows, to one type.

@@ -106,6 +106,16 @@ fn statements(sql: &str, strict: bool) -> Result<Vec<Statement>> {
     Ok(statements)
 }
 
+/// Parses one expression, as it is stored in the catalog.
+///
+/// Errors: the parser's.
+pub fn parse_expression(text: &str) -> std::result::Result<ast::Expr, ParserError> {
+    let mut tokens = Tokenizer::new(&DIALECT, text).tokenize_with_location()?;
+    composite::rewrite(&mut tokens);
+    let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens);
+    parser.parse_expr()
+}
+
 /// Parses one query, as it is stored in the catalog.
 pub(crate) fn parse_query(sql: &str) -> Result<Box<ast::Query>> {
     let statements = parse_stored(sql)?;

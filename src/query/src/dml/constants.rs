@@ -166,9 +166,7 @@ pub fn check_defaults(columns: &[tidemark_plan::Column]) -> Result<()> {
 }
 
 pub(super) fn parse_expression(text: &str) -> Result<Expr> {
-    let parsed = Parser::new(&tidemark_planner::parse::DIALECT)
-        .try_with_sql(text)
-        .and_then(|mut p| p.parse_expr());
+    let parsed = tidemark_planner::parse::parse_expression(text);
     parsed.map_err(|e| Error::internal(format!("a default cannot be read: {e}")))
 }
 

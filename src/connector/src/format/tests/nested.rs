@@ -3,6 +3,7 @@
 use super::*;
 use crate::format::JsonEncoder;
 use tidemark_common::SqlState;
+use tidemark_plan::maps::map_type;
 
 fn check(sql: &str, cases: &[(&str, &str)]) {
     for (json, expected) in cases {
@@ -178,6 +179,54 @@ fn composite_values() {
             "v: invalid input syntax for type record: \"[1]\"",
         ]
     );
+}
+
+#[test]
+fn maps() {
+    let mut columns = columns(&[("t", "int"), ("n", "int")]);
+    let of = |sql: &str| column("v", sql).data_type;
+    columns[0].data_type = map_type(of("varchar"), of("int[]"));
+    columns[1].data_type = map_type(of("bigint"), of("varchar"));
+    let mut decoder = plain(&columns);
+    let records = [
+        r#"{"t":{"b":[1],"a":null},"n":{"2":"x","-1":"y"}}"#,
+        r#"{"t":{},"n":null}"#,
+        r#"{"t":{"a":[1],"a":[2]},"n":{"7":null}}"#,
+        r#"{"t":[1]}"#,
+        r#"{"n":{"x":"y"}}"#,
+        r#"{"t":{"a":["no"]}}"#,
+    ];
+    for record in records {
+        push(&mut decoder, None, Some(record));
+    }
+    let (changes, errors) = decoder.finish();
+    assert_eq!(
+        table(&changes),
+        [
+            "+ {a:-,b:{1}} | {-1:y,2:x}",
+            "+ {} | -",
+            "+ {a:{2}} | {7:-}"
+        ]
+    );
+    assert_eq!(
+        problems(&errors),
+        [
+            "t: invalid input syntax for type map: \"[1]\"",
+            "n: invalid input syntax for type bigint: \"x\"",
+            "t: invalid input syntax for type integer: \"no\"",
+        ]
+    );
+    let (mut out, mut ends) = (Vec::new(), Vec::new());
+    JsonEncoder::new(&columns, &all(&columns))
+        .unwrap()
+        .encode_rows(changes.rows(), 0..3, &mut out, &mut ends)
+        .unwrap();
+    let written = [
+        r#"{"t":{"a":null,"b":[1]},"n":{"-1":"y","2":"x"}}"#,
+        r#"{"t":{},"n":null}"#,
+        r#"{"t":{"a":[2]},"n":{"7":null}}"#,
+    ];
+    assert_eq!(std::str::from_utf8(&out).unwrap(), written.concat());
 }
 
 #[test]
