@@ -55,9 +55,7 @@ pub(crate) fn check_calls(text: &str, provider: &Provider<'_>) -> Result<()> {
             )
         }
     }
-    let parsed = Parser::new(&crate::parse::DIALECT)
-        .try_with_sql(text)
-        .and_then(|mut p| p.parse_expr());
+    let parsed = crate::parse::parse_expression(text);
     match parsed.map(|expr| expr.visit(&mut Calls(provider))) {
         Ok(ControlFlow::Break(error)) => Err(error),
         _ => Ok(()),
