@@ -59,7 +59,7 @@ impl Calls {
         if let ("array_agg" | "jsonb_agg", [t], true) =
             (name.as_str(), &types[..], may_differ(&call, &types))
         {
-            return self.distinct_later(call, t, &name);
+            return self.distinct_later(call, t, &name, schema);
         }
         Ok(match (name.as_str(), types.as_slice()) {
             ("array_agg", [list]) if is_list(list) => {
@@ -87,8 +87,13 @@ impl Calls {
         mut call: AggregateFunction,
         value: &DataType,
         name: &str,
+        schema: &DFSchema,
     ) -> Result<Collected> {
         call.params.distinct = false;
+        // Which of equal values is shown: the same in a view and ad hoc.
+        if let Some(looks) = self.looks(&call.params.args[0], schema)? {
+            call.params.order_by.push(Sort::new(looks, true, false));
+        }
         if name == "array_agg" {
             if is_list(value) {
                 let message = "array_agg(DISTINCT ..) of arrays is not supported";

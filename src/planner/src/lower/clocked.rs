@@ -72,7 +72,8 @@ impl Piece {
     fn with(&self, clocked: Option<Df>, others: Option<Df>) -> Piece {
         let mut piece = self.clone();
         piece.clocked.extend(clocked);
-        piece.others.extend(others);
+        let says = |e: &Df| boolean(e) != Some(Some(true));
+        piece.others.extend(others.filter(says));
         piece
     }
 
@@ -92,12 +93,17 @@ impl Piece {
                 ),
             );
         }
-        let Df::BinaryExpr(BinaryExpr { left: moment, .. }) = &atom else {
+        let Some(moment) = moment_of(&atom) else {
             return Err(Error::internal("a comparison that is none"));
         };
         let with = |value: Option<bool>| assumed(&condition, &atom, value);
         let (on, off, unknown) = (with(Some(true))?, with(Some(false))?, with(None)?);
-        let (is_there, is_not) = (moment.clone().is_not_null(), moment.clone().is_null());
+        // Of a moment that was compared already it is known that it is there.
+        let is_known = self.clocked.iter().any(|c| moment_of(c) == Some(moment));
+        let (is_there, is_not) = match is_known {
+            true => (lit(true), lit(false)),
+            false => (moment.clone().is_not_null(), moment.clone().is_null()),
+        };
         if [&on, &off].iter().all(|c| first_comparison(c).is_none()) {
             let always = [
                 and(is_there, and(is_true(&on), is_true(&off))),
@@ -117,7 +123,10 @@ impl Piece {
         self.with(Some(atom.clone()), None).told_apart(on, pieces)?;
         let opposite = opposite(&atom);
         self.with(Some(opposite), None).told_apart(off, pieces)?;
-        self.with(None, Some(is_not)).told_apart(unknown, pieces)
+        match is_known {
+            true => Ok(()),
+            false => self.with(None, Some(is_not)).told_apart(unknown, pieces),
+        }
     }
 }
 
@@ -243,6 +252,35 @@ fn opposite(comparison: &Df) -> Df {
     }
 }
 
+fn moment_of(comparison: &Df) -> Option<&Df> {
+    match comparison {
+        Df::BinaryExpr(b) => Some(&b.left),
+        _ => None,
+    }
+}
+
+/// What one comparison, of which this is known, says of another one; nothing, if the answer is
+/// none.
+fn told(known: &BinaryExpr, value: Option<bool>, other: &Df) -> Option<Option<bool>> {
+    let Df::BinaryExpr(other) = other else {
+        return None;
+    };
+    if known.left != other.left {
+        return None;
+    }
+    let Some(holds) = value else {
+        // Without a moment nothing is known of it.
+        return Some(None);
+    };
+    let follows = match (known.op, other.op) {
+        (known, other) if known == other => true,
+        (Operator::Gt, Operator::GtEq) => holds,
+        (Operator::GtEq, Operator::Gt) => !holds,
+        _ => false,
+    };
+    (known.right == other.right && follows).then_some(value)
+}
+
 fn first_comparison(condition: &Df) -> Option<Df> {
     let mut found = None;
     // It cannot fail: nothing in it does.
@@ -271,11 +309,20 @@ fn is_never(condition: &Df) -> bool {
 
 /// A condition with a comparison of which this is known.
 fn assumed(condition: &Df, comparison: &Df, value: Option<bool>) -> Result<Df> {
-    let value = Df::Literal(ScalarValue::Boolean(value), None);
+    let Df::BinaryExpr(comparison) = comparison else {
+        return Err(Error::internal("a comparison that is none"));
+    };
     let replaced = condition.clone().transform_down(|e| {
-        Ok(match e == *comparison {
-            true => Transformed::new(value.clone(), true, TreeNodeRecursion::Jump),
-            false => Transformed::no(e),
+        let told = match is_comparison(&e) {
+            true => told(comparison, value, &e),
+            false => None,
+        };
+        Ok(match told {
+            Some(told) => {
+                let told = Df::Literal(ScalarValue::Boolean(told), None);
+                Transformed::new(told, true, TreeNodeRecursion::Jump)
+            }
+            None => Transformed::no(e),
         })
     });
     let simple = replaced.and_then(|e| e.data.transform_up(|e| Ok(Transformed::yes(simple(e)))));
@@ -290,6 +337,7 @@ fn simple(expr: Df) -> Df {
             (Some(Some(true)), _) | (_, Some(Some(true))) => lit(true),
             (Some(Some(false)), _) => *b.right,
             (_, Some(Some(false))) => *b.left,
+            (Some(None), Some(None)) => *b.left,
             _ => Df::BinaryExpr(b),
         },
         Df::Not(inner) => match boolean(&inner) {
@@ -307,6 +355,7 @@ fn and(left: Df, right: Df) -> Df {
         (Some(Some(false)), _) | (_, Some(Some(false))) => lit(false),
         (Some(Some(true)), _) => right,
         (_, Some(Some(true))) => left,
+        (Some(None), Some(None)) => left,
         _ => left.and(right),
     }
 }
@@ -411,5 +460,9 @@ mod tests {
             ["at >= now() & at <= now() | "]
         );
         assert!(pieces(&now().is_null()).is_err());
+        // At one, after it and at the other, before it and at the other.
+        let days = |n: i32| now() - lit(n);
+        let either = col("at").eq(days(1)).or(col("at").eq(days(2)));
+        assert_eq!(pieces(&either).unwrap().len(), 3);
     }
 }
