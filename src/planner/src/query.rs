@@ -515,8 +515,9 @@ fn refuse_records(columns: &[Column]) -> Result<()> {
 fn holds_untyped(data_type: &DataType) -> bool {
     match data_type {
         DataType::Struct(fields) => {
-            let mut types = fields.iter().map(|f| f.data_type());
-            is_anonymous(fields) || types.any(holds_untyped)
+            // Nobody has said what a NULL within a row is one of.
+            let untyped = |t: &DataType| *t == DataType::Null || holds_untyped(t);
+            is_anonymous(fields) || fields.iter().any(|f| untyped(f.data_type()))
         }
         DataType::List(element) | DataType::Map(element, _) => holds_untyped(element.data_type()),
         _ => false,

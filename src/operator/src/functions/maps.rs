@@ -96,7 +96,11 @@ fn key_for(map: &DataType, key: &DataType) -> Option<DataType> {
 
 /// What an argument becomes where a map has values of another type.
 fn assigned(is: &DataType, wanted: &DataType) -> Option<DataType> {
-    let fits = is == wanted || *is == DataType::Null || is.is_integer() && wanted.is_integer();
+    let number = is.is_integer() || is.is_floating() || is.is_decimal();
+    let fits = is == wanted
+        || *is == DataType::Null
+        || is.is_integer() && wanted.is_integer()
+        || number && wanted.is_floating();
     fits.then(|| wanted.clone())
 }
 

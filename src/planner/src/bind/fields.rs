@@ -49,7 +49,10 @@ fn without_all(expr: &mut Expr) -> Option<Expr> {
     let Expr::CompoundFieldAccess { root, access_chain } = expr else {
         return None;
     };
-    let all = |access: &mut AccessExpr| matches!(access, AccessExpr::Dot(Expr::Identifier(ident)) if is_all(ident));
+    let all = |access: &mut AccessExpr| match access {
+        AccessExpr::Dot(Expr::Identifier(ident)) => is_all(ident),
+        _ => false,
+    };
     access_chain.pop_if(all)?;
     let root = std::mem::replace(root.as_mut(), Expr::Value(Value::Null.into()));
     let access_chain = std::mem::take(access_chain);

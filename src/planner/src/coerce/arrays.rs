@@ -120,7 +120,10 @@ impl ExprPlanner for ArrayPlanner {
         use BinaryOperator::{ArrowAt, AtArrow, PGOverlap, StringConcat};
         super::wanted()?;
         let comparison = COMPARISONS.iter().find(|(op, ..)| *op == raw.op);
-        if comparison.is_none() && !matches!(raw.op, ArrowAt | AtArrow | PGOverlap | StringConcat) {
+        let distinct = matches!(&raw.op, BinaryOperator::Custom(op)
+            if *op == DISTINCT || *op == NOT_DISTINCT);
+        let ours = matches!(raw.op, ArrowAt | AtArrow | PGOverlap | StringConcat);
+        if comparison.is_none() && !distinct && !ours {
             return Ok(PlannerResult::Original(raw));
         }
         // What has no type is an error of its own, told when types are final.
@@ -128,10 +131,11 @@ impl ExprPlanner for ArrayPlanner {
         let (Ok(left), Ok(right)) = types else {
             return Ok(PlannerResult::Original(raw));
         };
-        let distinct = matches!(&raw.op, BinaryOperator::Custom(op)
-            if *op == DISTINCT || *op == NOT_DISTINCT);
-        if distinct && is_whole(&left) != is_whole(&right) {
-            return self.with_whole(raw, &left, &right);
+        if distinct {
+            return match is_whole(&left) != is_whole(&right) {
+                true => self.with_whole(raw, &left, &right),
+                false => Ok(PlannerResult::Original(raw)),
+            };
         }
         if comparison.is_some() && (is_whole(&left) || is_whole(&right)) {
             return self.compared_records(raw, &left, &right);

@@ -1,7 +1,8 @@
 //! PostgreSQL's rules of types around DataFusion's coercion, as analyzer rules in the order of
 //! [`analyzer_rules`]:
 //!
-//! 1. [`records`]: whether a row is NULL; [`extremes`]: `min` and `max` of what has no order are refused; [`ordered`] and [`derived`]:
+//! 1. [`records`]: whether a row is NULL; [`extremes`]: `min` and `max` of what has no order are
+//!    refused; [`ordered`] and [`derived`]:
 //!    subqueries in ORDER BY, and queries in the FROM of subqueries, that refer to the outside
 //!    stand where they can be decorrelated; [`separable`]: correlated subqueries that joins would
 //!    answer differently are refused; [`quantified`]: `IN`, `ANY`
@@ -26,7 +27,8 @@
 //! 8. [`keyed`]: values that are equal and still differ compare, group and sort by keys;
 //!    [`frames`]: RANGE frames with offsets go by distances;
 //! 9. DataFusion's coercion. It casts what meets to a common type, so no type may change after it;
-//!     [`records`]: no cast of rows is by names; [`nulls`]: strict functions of a constant NULL are NULL; [`filtered`]: aggregates compute
+//!     [`records`]: no cast of rows is by names; [`nulls`]: strict functions of a constant NULL are
+//!     NULL; [`filtered`]: aggregates compute
 //!     their arguments for the rows that their FILTER keeps;
 //! 10. [`zones`]: what depends on the session's time zone gets its name;
 //! 11. [`correlated`]: what subqueries compare with columns outside of them becomes columns;

@@ -2,8 +2,8 @@
 //!
 //! * `row IS NULL` asks for the fields ([`Nulls`], the first of the rules: what rules after it ask
 //!   is whether a value is there, which is another question);
-//! * `(row).name` is the call `record_field(row, NULL::struct, 'name')`, whose struct has this field
-//!   alone;
+//! * `(row).name` is the call `record_field(row, NULL::struct, 'name')`, whose struct has this
+//!   field alone;
 //! * rows that are compared, or become one, get one type, field by field ([`united`]); a row that
 //!   is not named takes the names of the other. Comparison itself goes by keys ([`super::keyed`]);
 //! * casts go field by field, in order, and are ours. DataFusion's go by names, and fill up what

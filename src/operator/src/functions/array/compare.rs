@@ -8,8 +8,8 @@
 //! for every element, or `02` for NULL, and `00` at the end. An element's key has a fixed length,
 //! or ends with `00 00`, its own zeros being `00 FF`: no key is the beginning of another one.
 //!
-//! Arrays and rows in byte form, for extremes and for the shown value of a group: the key, the text,
-//! and the length of the text in four bytes.
+//! Arrays, rows and maps in byte form, for extremes and for the shown value of a group: the key,
+//! the text, and the length of the text in four bytes.
 
 use super::super::definition::external;
 use super::super::maps::maps_as_text;
