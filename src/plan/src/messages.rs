@@ -440,7 +440,7 @@ mod tests {
                 DataType::Timestamp(TimeUnit::Microsecond, None),
                 false,
             ))),
-            DataType::Struct(vec![Field::new("a", DataType::Int64, true)].into()),
+            DataType::Struct(vec![Field::new("f1", DataType::Int64, true)].into()),
             DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8)),
         ];
         for data_type in types {
