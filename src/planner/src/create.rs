@@ -27,8 +27,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{
-    Column, Conflict, ConnectorSpec, Encode, Expr, Format, Generated, Include, Op, Properties,
-    Relation, RelationKind, VERSION_TYPE, Watermark,
+    Catalog, Column, Conflict, ConnectorSpec, Encode, Expr, Format, Generated, Include, Op,
+    Properties, Relation, RelationKind, VERSION_TYPE, Watermark,
 };
 
 /// The columns of a relation being created, and which of them are computed.
@@ -406,6 +406,7 @@ impl Planner {
             let mut expr = expr.clone();
             let mut expander = Expander::new(&provider, &statement.positions);
             expander.expression(&mut expr)?;
+            check_reads(&expander.relations, &self.catalog)?;
             used.append(&mut expander.relations);
             let bound = planner
                 .sql_to_expr(expr, scan.schema(), &mut PlannerContext::new())
@@ -747,4 +748,17 @@ fn connector_of(create: &CreateRelation, kind: RelationKind) -> Result<Option<Co
         includes: Vec::new(),
         key: Vec::new(),
     }))
+}
+
+/// Errors: `0A000` for what a generated column's expression reads through its functions.
+fn check_reads(used: &BTreeSet<RelationId>, catalog: &Catalog) -> Result<()> {
+    let mut read = used.iter().filter_map(|id| catalog.relations.get(id));
+    match read.find(|r| r.kind != RelationKind::Function) {
+        None => Ok(()),
+        Some(read) => {
+            let message = "cannot use subquery in column generation expression";
+            let detail = format!("A function that it calls reads \"{}\".", read.name);
+            Err(Error::unsupported(message).with_detail(detail))
+        }
+    }
 }

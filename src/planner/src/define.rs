@@ -79,6 +79,8 @@ impl Planner {
         // The names in a text are looked up when it is called.
         if create.is_return {
             relation.depends_on = at_all.copied().collect();
+            relation.named = bound.named;
+            relation.altered.seen = self.altered_so_far(&relation);
         }
         if let Some(old) = old {
             check_replaced(old, &relation, create)?;

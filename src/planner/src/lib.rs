@@ -232,7 +232,7 @@ impl Planner {
     }
 
     /// How often the relations that a relation reads were altered.
-    fn altered_so_far(&self, relation: &Relation) -> BTreeMap<RelationId, u32> {
+    pub(crate) fn altered_so_far(&self, relation: &Relation) -> BTreeMap<RelationId, u32> {
         let read = relation.depends_on.iter();
         let times =
             read.filter_map(|id| Some((*id, self.catalog.relations.get(id)?.altered.times)));

@@ -25,6 +25,7 @@ impl Planner {
             reader,
             scopes: Vec::new(),
             withs: Vec::new(),
+            in_full: false,
             changed: false,
         };
         let _ = VisitMut::visit(&mut query, &mut names);
@@ -42,7 +43,21 @@ impl Planner {
     }
 }
 
-/// Puts relations into a query's text as they are called now.
+/// Puts what a body means by its names into it in full, so that it means the same wherever it is
+/// put.
+pub(crate) fn in_full(body: &mut Query, of: &Relation, catalog: &Catalog) {
+    let mut names = Now {
+        catalog,
+        reader: of,
+        scopes: Vec::new(),
+        withs: Vec::new(),
+        in_full: true,
+        changed: false,
+    };
+    let _ = VisitMut::visit(body, &mut names);
+}
+
+/// Puts relations and functions into a query's text as they are called now.
 struct Now<'a> {
     catalog: &'a Catalog,
     reader: &'a Relation,
@@ -50,6 +65,8 @@ struct Now<'a> {
     scopes: Vec<BTreeSet<String>>,
     /// The WITH clauses of the queries being visited, taken out while their bodies are.
     withs: Vec<Option<ast::With>>,
+    /// Every name with its schema.
+    in_full: bool,
     changed: bool,
 }
 
@@ -82,7 +99,8 @@ impl Now<'_> {
             [_] => None,
             _ => name_of(object, 0).ok()?.schema,
         };
-        let is_elsewhere = relation.schema_name != schema.as_deref().unwrap_or("public");
+        let is_elsewhere =
+            self.in_full || relation.schema_name != schema.as_deref().unwrap_or("public");
         let mut name = object.clone();
         if written != relation.name || is_elsewhere {
             let mut parts = vec![quoted(&relation.name)];
@@ -100,6 +118,23 @@ impl Now<'_> {
             alias: quoted(&written),
             columns,
         })
+    }
+
+    /// The name of a function that is not where the search path always leads.
+    fn call(&mut self, name: &mut ast::ObjectName) {
+        let Ok(written) = name_of(name, 0) else {
+            return;
+        };
+        let meant = self.reader.means(written.schema.as_deref(), &written.name);
+        let mut meant = meant.filter_map(|id| self.catalog.relations.get(&id));
+        let Some(function) = meant.find(|r| r.kind == RelationKind::Function) else {
+            return;
+        };
+        if written.schema.is_none() && (self.in_full || function.schema_name != "public") {
+            let parts = vec![quoted(&function.schema_name), quoted(&function.name)];
+            *name = ast::ObjectName::from(parts);
+            self.changed = true;
+        }
     }
 
     /// Its columns by the names that the text has for them, if those are not theirs.
@@ -157,8 +192,11 @@ impl Now<'_> {
                 let windows = ["tumble", "hop", "session"];
                 if function.is_ok_and(|f| windows.contains(&f.as_str())) {
                     self.windowed(&mut args.args, alias);
+                } else {
+                    self.call(name);
                 }
             }
+            TableFactor::Function { name, .. } => self.call(name),
             _ => {}
         }
     }
@@ -248,6 +286,13 @@ impl VisitorMut for Now<'_> {
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         query.with = self.withs.pop().flatten();
         self.scopes.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Function(function) = expr {
+            self.call(&mut function.name);
+        }
         ControlFlow::Continue(())
     }
 

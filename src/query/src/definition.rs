@@ -73,6 +73,7 @@ fn is_all_of_one(query: &str) -> bool {
 /// subscription follows.
 fn with_names(catalog: &Catalog, relation: &Relation, text: String) -> String {
     let statement = parse_stored(&text).ok().and_then(|mut all| all.pop());
+    let mut into = None;
     let (own, from) = match statement.map(|statement| statement.kind) {
         Some(StatementKind::CreateTable(create) | StatementKind::CreateSource(create)) => {
             (create.name, None)
@@ -81,10 +82,15 @@ fn with_names(catalog: &Catalog, relation: &Relation, text: String) -> String {
             (view.name, None)
         }
         Some(StatementKind::CreateSubscription(create)) => (create.name, Some(create.from)),
-        Some(StatementKind::CreateSink(sink)) => match sink.input {
-            SinkInput::Relation(from) => (sink.name, Some(from)),
-            _ => (sink.name, None),
-        },
+        Some(StatementKind::CreateSink(sink)) => {
+            let target = relation.into_table().map(|into| into.table);
+            let target = target.and_then(|id| catalog.relations.get(&id));
+            into = sink.into.map(|(name, _)| name).zip(target);
+            match sink.input {
+                SinkInput::Relation(from) => (sink.name, Some(from)),
+                _ => (sink.name, None),
+            }
+        }
         _ => return text,
     };
     let meant = relation.named.first();
@@ -92,6 +98,9 @@ fn with_names(catalog: &Catalog, relation: &Relation, text: String) -> String {
     let from = from.zip(meant.map(|relation| relation.as_ref()));
     // From behind, so that the places before stay what they are.
     let text = from
+        .and_then(|(name, now)| renamed(&text, &name, now))
+        .unwrap_or(text);
+    let text = into
         .and_then(|(name, now)| renamed(&text, &name, now))
         .unwrap_or(text);
     renamed(&text, &own, relation).unwrap_or(text)

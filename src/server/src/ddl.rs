@@ -537,10 +537,17 @@ impl Session {
             }],
             AlterAction::SetSchema(schema) => {
                 self.require_creation_in(schema)?;
-                vec![CatalogChange::SetSchema {
-                    relation: relation.id,
+                // Its indexes go with it.
+                let is_index = |r: &&Arc<Relation>| {
+                    r.kind == RelationKind::Index && r.depends_on.first() == Some(&relation.id)
+                };
+                let indexes = catalog.relations.values().filter(is_index);
+                let moved = indexes.map(|index| index.id).chain([relation.id]);
+                let moved = moved.map(|relation| CatalogChange::SetSchema {
+                    relation,
                     schema_name: schema.clone(),
-                }]
+                });
+                moved.collect()
             }
             AlterAction::OwnerTo(owner) => {
                 let owner = self.new_owner(&catalog, owner)?;

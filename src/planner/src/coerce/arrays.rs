@@ -446,6 +446,18 @@ impl Arrays {
             Expr::ScalarFunction(call) => self.function(call, schema),
             Expr::BinaryExpr(binary) if is_compared(binary.op) => self.compared(binary, schema),
             Expr::Case(case) => self.case(case, schema),
+            Expr::Between(mut between) => {
+                let mut values = [
+                    between.expr.as_mut(),
+                    between.low.as_mut(),
+                    between.high.as_mut(),
+                ];
+                let changed = self.united_rows(&mut values, schema)?;
+                Ok(Transformed::new_transformed(
+                    Expr::Between(between),
+                    changed,
+                ))
+            }
             Expr::InList(list) => {
                 let InList {
                     expr,
@@ -680,14 +692,28 @@ impl Arrays {
         ))
     }
 
+    /// Brings values that are compared to one type, if one of them is a row or a map.
+    fn united_rows(&self, values: &mut [&mut Expr], schema: &DFSchema) -> Result<bool> {
+        match values.iter().any(|value| type_is_record(value, schema)) {
+            true => self.united(values, schema),
+            false => Ok(false),
+        }
+    }
+
     fn case(&self, mut case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let mut compared: Vec<&mut Expr> = case.expr.as_deref_mut().into_iter().collect();
+        if !compared.is_empty() {
+            let wanted = case.when_then_expr.iter_mut();
+            compared.extend(wanted.map(|(when, _)| when.as_mut()));
+        }
+        let compared = self.united_rows(&mut compared, schema)?;
         let mut results: Vec<&mut Expr> = case
             .when_then_expr
             .iter_mut()
             .map(|(_, then)| then.as_mut())
             .chain(case.else_expr.as_deref_mut())
             .collect();
-        let changed = self.united(&mut results, schema)?;
+        let changed = self.united(&mut results, schema)? || compared;
         Ok(Transformed::new_transformed(Expr::Case(case), changed))
     }
 

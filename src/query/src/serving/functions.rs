@@ -404,7 +404,7 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
             let relation = a[0].as_deref().and_then(|v| {
                 relation_of(&s, v)
                     .cloned()
-                    .or_else(|| s.find(None, v).cloned())
+                    .or_else(|| named(&s, v).cloned())
             });
             Ok(relation
                 .filter(|r| matches!(r.kind, RelationKind::View | RelationKind::MaterializedView))
@@ -523,6 +523,11 @@ fn key_index_name(snapshot: &Snapshot, oid: &str) -> Option<String> {
         .relations
         .get(&oids::relation_of_key_index(oid.parse().ok()?)?)?;
     Some(quote_ident(&format!("{}_pkey", relation.name)))
+}
+
+/// The relation of a name as text, with or without its schema.
+fn named<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Arc<Relation>> {
+    relation_of(snapshot, &oid_of_name(snapshot, name)?.to_string())
 }
 
 pub(super) fn relation_of<'a>(snapshot: &'a Snapshot, oid: &str) -> Option<&'a Arc<Relation>> {

@@ -327,7 +327,8 @@ impl<'a> Expander<'a> {
                 relation: function.id,
             });
         }
-        let written = declared(&function)?;
+        let mut written = declared(&function)?;
+        crate::now::in_full(&mut written.body, &function, catalog);
         let Some(arguments) = self.arguments(&function, &written, args)? else {
             return Ok(None);
         };
