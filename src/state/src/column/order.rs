@@ -77,8 +77,11 @@ impl Column {
         }
     }
 
-    /// Of two floats that are equal: -0 comes before 0.
+    /// Of two floats that are equal: -0 comes before 0. What stands where a NULL is says nothing.
     fn order_zeros(&self, a: u32, b: u32) -> Ordering {
+        if self.is_null(a) || self.is_null(b) {
+            return Ordering::Equal;
+        }
         let signed = |id: u32| match (&self.store, &self.data_type) {
             (Store::W4(f), DataType::Float32) => f.values.get(id) == (-0.0f32).to_bits(),
             (Store::W8(f), DataType::Float64) => f.values.get(id) == (-0.0f64).to_bits(),
@@ -188,6 +191,7 @@ impl Nested {
 mod tests {
     use super::*;
     use arrow::array::*;
+    use arrow::buffer::NullBuffer;
     use std::sync::Arc;
 
     const ASCENDING: SortBy = SortBy {
@@ -288,5 +292,23 @@ mod tests {
         columns.write(&[array], &[0, 1, 2, 3]);
         assert_eq!(columns.order(&[ASCENDING], 0, 1), Ordering::Equal);
         assert_eq!(columns.order(&[ASCENDING], 2, 3), Ordering::Equal);
+    }
+
+    #[test]
+    fn rows_are_apart_by_zeros_but_not_by_what_stands_behind_a_null() {
+        let mut columns = SlotColumns::new(&[DataType::Float64]);
+        columns.grow(6);
+        let nulls = NullBuffer::from(vec![true, true, false, false, true, true]);
+        let values = vec![0.0, -0.0, 0.0, -0.0, f64::NAN, -f64::NAN];
+        let values: ArrayRef = Arc::new(Float64Array::new(values.into(), Some(nulls)));
+        columns.write(&[values], &[0, 1, 2, 3, 4, 5]);
+        let order = |a, b| columns.order_apart(&[ASCENDING], a, b);
+        assert_eq!(columns.order(&[ASCENDING], 0, 1), Ordering::Equal);
+        assert_eq!(
+            (order(1, 0), order(0, 1)),
+            (Ordering::Less, Ordering::Greater)
+        );
+        assert_eq!(order(2, 3), Ordering::Equal);
+        assert_eq!(order(4, 5), Ordering::Equal);
     }
 }
